@@ -1,0 +1,224 @@
+// Package config turns environment variables into one checked value per service. A setting
+// is a struct field with two tags: env, its name, and doc, its meaning. Its default is the
+// value the field already holds.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/dustin/go-humanize"
+
+	"eventspine/internal/fault"
+)
+
+// Common holds what every service is told. Embed it in a service's Config.
+type Common struct {
+	InstanceID      string     `env:"INSTANCE_ID" doc:"name of this process in logs, events and acknowledgements"`
+	LogLevel        slog.Level `env:"LOG_LEVEL" doc:"least severe log line written: DEBUG, INFO, WARN or ERROR"`
+	Health          string     `env:"ZMQ_HEALTH" doc:"endpoint of the REQ/REP health socket, answers PING with PONG; empty: none"`
+	Metrics         string     `env:"METRICS_ADDR" doc:"address of /metrics, /healthz and /readyz; empty: none"`
+	Statsd          string     `env:"STATSD_ADDR" doc:"host:port of a StatsD server that gets zmq.events.received and zmq.events.latency; empty: none"`
+	AllowPublicBind bool       `env:"ALLOW_PUBLIC_BIND" doc:"allow sockets on every address of the machine (0.0.0.0)"`
+
+	// Log is where the service writes; never nil in a running service.
+	Log *slog.Logger
+}
+
+// Base gives access to the common part of any service's Config.
+func (c *Common) Base() *Common { return c }
+
+// Service is a Config that embeds Common.
+type Service interface{ Base() *Common }
+
+// Validator is implemented by a Config that has rules beyond the types of its fields.
+type Validator interface{ Validate() []fault.Field }
+
+// Bytes is a size in bytes; in the environment also written as 64KiB, 16MiB or 2GB.
+type Bytes uint64
+
+// UnmarshalText reads a size such as 16MiB.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	n, err := humanize.ParseBytes(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a size such as 64KiB or 16MiB", text)
+	}
+	*b = Bytes(n)
+	return nil
+}
+
+// String writes the size as UnmarshalText reads it.
+func (b Bytes) String() string { return humanize.IBytes(uint64(b)) }
+
+// Load overlays the environment on the defaults in cfg, which must be a pointer to a struct
+// with a Common in it, and checks the result. prefix, such as "WORKER_", is the service's own:
+// a variable under it that no setting has is an error, as is every value that does not fit.
+// All errors come at once, as one Invalid error with a field a wrong setting. A variable
+// NAME_FILE gives the setting NAME the content of that file.
+func Load(cfg Service, environ []string, prefix string) error {
+	vars := env.ToMap(environ)
+	known := settings(reflect.ValueOf(cfg).Elem(), nil)
+	wrong := readFiles(vars, known)
+	wrong = append(wrong, unknown(vars, known, prefix)...)
+	wrong = append(wrong, parse(cfg, vars)...)
+	wrong = append(wrong, publicBinds(cfg, known)...)
+	if v, ok := cfg.(Validator); ok && len(wrong) == 0 {
+		wrong = append(wrong, v.Validate()...)
+	}
+	if len(wrong) > 0 {
+		return fault.BadFields("", wrong...)
+	}
+	return nil
+}
+
+// parse reports one field per bad value, named as in the environment.
+func parse(cfg Service, vars map[string]string) []fault.Field {
+	var wrong []fault.Field
+	err := env.ParseWithOptions(cfg, env.Options{Environment: vars})
+	var all env.AggregateError
+	if err == nil || !errors.As(err, &all) {
+		return wrong
+	}
+	names := fieldNames(reflect.TypeOf(cfg).Elem())
+	for _, e := range all.Errors {
+		var bad env.ParseError
+		if errors.As(e, &bad) {
+			name := names[bad.Name]
+			wrong = append(wrong, fault.Field{Name: name, Reason: fmt.Sprintf("cannot be %q: %v", vars[name], cause(bad.Err))})
+		} else {
+			wrong = append(wrong, fault.Field{Name: "environment", Reason: e.Error()})
+		}
+	}
+	return wrong
+}
+
+func cause(err error) error {
+	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(next) {
+		err = next
+	}
+	return err
+}
+
+func fieldNames(t reflect.Type) map[string]string {
+	names := map[string]string{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			for k, v := range fieldNames(f.Type) {
+				names[k] = v
+			}
+		} else if n := f.Tag.Get("env"); n != "" {
+			names[f.Name] = n
+		}
+	}
+	return names
+}
+
+func readFiles(vars map[string]string, known []Setting) []fault.Field {
+	var wrong []fault.Field
+	for _, s := range known {
+		path, ok := vars[s.Name+"_FILE"]
+		if !ok {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			wrong = append(wrong, fault.Field{Name: s.Name + "_FILE", Reason: "cannot be read: " + err.Error()})
+			continue
+		}
+		vars[s.Name] = strings.TrimSpace(string(content))
+	}
+	return wrong
+}
+
+func unknown(vars map[string]string, known []Setting, prefix string) []fault.Field {
+	var wrong []fault.Field
+	for name := range vars {
+		if prefix == "" || !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		setting := strings.TrimSuffix(name, "_FILE")
+		if !slices.ContainsFunc(known, func(s Setting) bool { return s.Name == name || s.Name == setting }) {
+			wrong = append(wrong, fault.Field{Name: name, Reason: "is not a setting of this service; `eventspine config` lists them all"})
+		}
+	}
+	slices.SortFunc(wrong, func(a, b fault.Field) int { return strings.Compare(a.Name, b.Name) })
+	return wrong
+}
+
+// publicBinds refuses sockets on every address unless they were asked for.
+func publicBinds(cfg Service, _ []Setting) []fault.Field {
+	if cfg.Base().AllowPublicBind {
+		return nil
+	}
+	var wrong []fault.Field
+	for _, s := range settings(reflect.ValueOf(cfg).Elem(), nil) {
+		if s.Bind && isPublic(s.Value) {
+			wrong = append(wrong, fault.Field{Name: s.Name, Reason: fmt.Sprintf("is %s, every address of this machine: give one address, or set ALLOW_PUBLIC_BIND=true", s.Value)})
+		}
+	}
+	return wrong
+}
+
+func isPublic(addr string) bool {
+	if _, after, ok := strings.Cut(addr, "://"); ok {
+		addr = after
+	}
+	host, _, ok := cutLast(addr, ":")
+	return ok && (host == "" || host == "*" || host == "0.0.0.0" || host == "[::]")
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// Setting describes one setting, for `eventspine config` and the generated documentation.
+type Setting struct {
+	Name    string
+	Value   string // the value in force; for a default config, the default
+	Meaning string
+	Secret  bool // never print the value
+	Bind    bool // an address this service listens on
+}
+
+// Settings lists the settings of a service's Config, in the order of its fields.
+func Settings(cfg Service) []Setting { return settings(reflect.ValueOf(cfg).Elem(), nil) }
+
+func settings(v reflect.Value, out []Setting) []Setting {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if f.Anonymous {
+			out = settings(v.Field(i), out)
+			continue
+		}
+		name := f.Tag.Get("env")
+		if name == "" {
+			continue
+		}
+		kind := f.Tag.Get("kind")
+		out = append(out, Setting{
+			Name:    name,
+			Value:   text(v.Field(i)),
+			Meaning: f.Tag.Get("doc"),
+			Secret:  kind == "secret",
+			Bind:    kind == "bind" || name == "ZMQ_HEALTH" || name == "METRICS_ADDR",
+		})
+	}
+	return out
+}
+
+func text(v reflect.Value) string {
+	if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.String {
+		return strings.Join(v.Interface().([]string), ",")
+	}
+	return fmt.Sprint(v.Interface())
+}

@@ -1,0 +1,32 @@
+// Package deps keeps the chosen libraries in go.mod until all packages stand.
+package deps
+
+import (
+	_ "github.com/alicebob/miniredis/v2"
+	_ "github.com/coder/websocket"
+	_ "github.com/coder/websocket/wsjson"
+	_ "github.com/elastic/go-elasticsearch/v8"
+	_ "github.com/elastic/go-elasticsearch/v8/esapi"
+	_ "github.com/expr-lang/expr"
+	_ "github.com/go-chi/chi/v5"
+	_ "github.com/go-chi/chi/v5/middleware"
+	_ "github.com/go-json-experiment/json"
+	_ "github.com/go-zeromq/zmq4"
+	_ "github.com/goccy/go-yaml"
+	_ "github.com/golang-jwt/jwt/v5"
+	_ "github.com/googollee/go-socket.io"
+	_ "github.com/googollee/go-socket.io/engineio"
+	_ "github.com/googollee/go-socket.io/engineio/transport/polling"
+	_ "github.com/googollee/go-socket.io/engineio/transport/websocket"
+	_ "github.com/hashicorp/golang-lru/v2"
+	_ "github.com/hashicorp/golang-lru/v2/expirable"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/prometheus/client_golang/prometheus/testutil"
+	_ "github.com/redis/go-redis/v9"
+	_ "github.com/schollz/progressbar/v3"
+	_ "github.com/spf13/cobra"
+	_ "go.uber.org/goleak"
+	_ "golang.org/x/sync/errgroup"
+	_ "modernc.org/sqlite"
+	_ "pgregory.net/rapid"
+)

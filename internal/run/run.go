@@ -1,0 +1,119 @@
+// Package run turns a service into a process: it reads the settings, makes the logger,
+// ends the service on a signal, and is the only package that knows signals and exit codes.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"eventspine/internal/config"
+	"eventspine/internal/fault"
+)
+
+// The exit codes of every eventspine process.
+const (
+	ExitOK      = 0
+	ExitFailure = 1 // the service failed while it ran
+	ExitUsage   = 2 // a setting or an argument is wrong
+)
+
+// Service describes a node to Main: its name, its default settings and its two functions.
+// C is the Config, D what Open made: the bound sockets and opened clients that Run owns.
+type Service[C any, D any] struct {
+	Name   string
+	Prefix string // of the settings that are its own, such as WORKER_
+	Config C
+	Open   func(context.Context, C) (D, error)
+	Run    func(context.Context, C, D) error
+}
+
+// Main runs the service until SIGTERM or SIGINT and ends the process. The first signal asks
+// for a clean drain, a second one ends at once. cfg must be addressable as a config.Service.
+func Main[C any, D any, P interface {
+	*C
+	config.Service
+}](s Service[C, D]) {
+	ctx, stop := Signals(context.Background())
+	defer stop()
+	os.Exit(Exec[C, D, P](ctx, s, os.Environ(), os.Stdout, os.Stderr))
+}
+
+// Exec is Main without the process: it returns the exit code.
+func Exec[C any, D any, P interface {
+	*C
+	config.Service
+}](ctx context.Context, s Service[C, D], environ []string, stdout, stderr io.Writer) int {
+	cfg := P(&s.Config)
+	if err := config.Load(cfg, environ, s.Prefix); err != nil {
+		for _, f := range fault.FieldsOf(err) {
+			_, _ = fmt.Fprintf(stderr, "eventspine %s: %s %s\n", s.Name, f.Name, f.Reason)
+		}
+		return ExitUsage
+	}
+	base := cfg.Base()
+	base.Log = Logger(stdout, s.Name, base)
+	if err := serve(ctx, s, base.Log); err != nil {
+		return Code(err)
+	}
+	return ExitOK
+}
+
+func serve[C any, D any](ctx context.Context, s Service[C, D], log *slog.Logger) error {
+	deps, err := s.Open(ctx, s.Config)
+	if err == nil {
+		log.Info("started")
+		err = s.Run(ctx, s.Config, deps)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		log.Error("failed", "error", err, "kind", fault.KindOf(err))
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// Logger is the JSON logger of a service.
+func Logger(w io.Writer, name string, c *config.Common) *slog.Logger {
+	h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.LogLevel})
+	return slog.New(h).With("service", name, "instance", c.InstanceID)
+}
+
+// Code is the exit code that an error means.
+func Code(err error) int {
+	switch {
+	case err == nil:
+		return ExitOK
+	case fault.KindOf(err) == fault.Invalid:
+		return ExitUsage
+	}
+	return ExitFailure
+}
+
+// Signals returns a context that ends at the first SIGINT or SIGTERM. A second signal ends
+// the process at once with code 1. stop releases both.
+func Signals(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	got := make(chan os.Signal, 2) // both signals may come before the goroutine runs
+	signal.Notify(got, syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-got:
+			cancel()
+		case <-done:
+			return
+		}
+		select {
+		case <-got:
+			os.Exit(ExitFailure)
+		case <-done:
+		}
+	}()
+	return ctx, func() { signal.Stop(got); close(done); cancel() }
+}
