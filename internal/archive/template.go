@@ -1,0 +1,3 @@
+package archive
+
+func template(o Options) string { return "{}" }
