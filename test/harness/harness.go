@@ -1,0 +1,228 @@
+// Package harness starts the whole system as a user would: the five programs built from
+// this tree, each in its own process, on loopback ports of their own, against a real Redis
+// and a real Elasticsearch or the embedded ones. Tests and benchmarks share it.
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"eventspine/internal/auth"
+	embeddedredis "eventspine/internal/embedded/redis"
+	embeddedsearch "eventspine/internal/embedded/search"
+)
+
+// Secret signs the tokens of a test system.
+const Secret = "a-secret-for-tests-only-0123456789"
+
+// Token is a bearer token of the test system for a user with these scopes.
+func Token(user string, scopes ...string) string {
+	t, err := auth.Sign(Secret, auth.Claims{Subject: user, Scopes: scopes, TTL: time.Hour})
+	if err != nil {
+		panic(err) // the secret above is long enough
+	}
+	return t
+}
+
+// Options say what to start.
+type Options struct {
+	Bin     string   // directory of the built programs, as Build made it
+	Dir     string   // for logs and data; must exist
+	Workers int      // 0 means 1
+	Redis   string   // URL; empty: the embedded one
+	ES      string   // URL; empty: the embedded one
+	Env     []string // NAME=VALUE for every process
+}
+
+// System is a running set of processes. The slices are in the order of the data path.
+type System struct {
+	API, Proxy, Indexer, Bridge *Process
+	Workers                     []*Process
+	Redis, ES                   string // their URLs
+	APIURL, BridgeURL           string
+	WorkerEndpoints             []string
+	XSub, XPub                  string
+	Ready                       map[string]string // /readyz by process name
+	Ping                        map[string]string // health endpoint by process name
+
+	ports   []int
+	closers []func() error
+}
+
+// Build compiles the programs into dir. race adds the race detector.
+func Build(ctx context.Context, dir string, race bool) error {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-o", dir + string(filepath.Separator)}
+	if race {
+		args = append(args, "-race")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/...")...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// Root is the directory of go.mod.
+func Root() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+// Start starts everything and waits until every service says that it is ready. On an error
+// nothing is left running, and the error holds the end of each log.
+func Start(ctx context.Context, o Options) (*System, error) {
+	s, err := StartOnly(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.AllReady(ctx, 30*time.Second); err != nil {
+		return nil, errors.Join(err, s.Logs(), s.Stop())
+	}
+	return s, nil
+}
+
+// StartOnly starts everything and does not wait.
+func StartOnly(ctx context.Context, o Options) (*System, error) {
+	s := &System{Redis: o.Redis, ES: o.ES, Ready: map[string]string{}, Ping: map[string]string{}}
+	if err := s.start(ctx, o); err != nil {
+		return nil, errors.Join(err, s.Logs(), s.Stop())
+	}
+	return s, nil
+}
+
+func (s *System) start(ctx context.Context, o Options) error {
+	if err := s.servers(ctx, o); err != nil {
+		return err
+	}
+	workers := max(o.Workers, 1)
+	var err error
+	if s.ports, err = FreePorts(4 + workers + 2*(4+workers)); err != nil {
+		return err
+	}
+	s.XSub, s.XPub = s.endpoint(), s.endpoint()
+	for range workers {
+		s.WorkerEndpoints = append(s.WorkerEndpoints, s.endpoint())
+	}
+	s.APIURL, s.BridgeURL = "http://"+s.address(), "http://"+s.address()
+	return s.launch(o)
+}
+
+// servers starts the embedded servers where no real one was given.
+func (s *System) servers(ctx context.Context, o Options) error {
+	if s.Redis == "" {
+		r, err := embeddedredis.Start(ctx)
+		if err != nil {
+			return err
+		}
+		s.Redis, s.closers = r.URL(), append(s.closers, r.Close)
+	}
+	if s.ES == "" {
+		e, err := embeddedsearch.Start(ctx, embeddedsearch.Options{Dir: filepath.Join(o.Dir, "index")})
+		if err != nil {
+			return err
+		}
+		s.ES, s.closers = e.URL(), append(s.closers, e.Close)
+	}
+	return nil
+}
+
+func (s *System) launch(o Options) error {
+	run := func(program, name string, env ...string) (*Process, error) {
+		metrics, ping := s.address(), s.endpoint()
+		s.Ready[name], s.Ping[name] = "http://"+metrics, ping
+		env = append(env, "INSTANCE_ID="+name, "METRICS_ADDR="+metrics, "ZMQ_HEALTH="+ping,
+			"REDIS_URL="+s.Redis, "ES_HOST="+s.ES, "JWT_SECRET="+Secret,
+			"ZMQ_PROCESSING_HOST="+strings.Join(s.WorkerEndpoints, ","), "ZMQ_PROXY_XSUB="+s.XSub, "ZMQ_PROXY_XPUB="+s.XPub)
+		return Launch(name, o.Dir, append(env, o.Env...), filepath.Join(o.Bin, program))
+	}
+	var errs []error
+	var err error
+	s.Proxy, err = run("proxy", "proxy-1", "ZMQ_PROXY_XSUB_BIND="+s.XSub, "ZMQ_PROXY_XPUB_BIND="+s.XPub)
+	errs = append(errs, err)
+	s.Indexer, err = run("indexer", "indexer-1")
+	errs = append(errs, err)
+	s.Bridge, err = run("bridge", "bridge-1", "BRIDGE_ADDR="+strings.TrimPrefix(s.BridgeURL, "http://"))
+	errs = append(errs, err)
+	for i, at := range s.WorkerEndpoints {
+		w, err := run("worker", fmt.Sprintf("worker-%d", i+1), "ZMQ_PROCESSING_BIND="+at)
+		s.Workers, errs = append(s.Workers, w), append(errs, err)
+	}
+	s.API, err = run("api", "api-1", "API_ADDR="+strings.TrimPrefix(s.APIURL, "http://"))
+	return errors.Join(append(errs, err)...)
+}
+
+func (s *System) address() string {
+	p := s.ports[0]
+	s.ports = s.ports[1:]
+	return fmt.Sprintf("127.0.0.1:%d", p)
+}
+
+func (s *System) endpoint() string { return "tcp://" + s.address() }
+
+// AllReady waits until every service's /readyz says yes.
+func (s *System) AllReady(ctx context.Context, limit time.Duration) error {
+	return Until(ctx, limit, func() error {
+		for _, p := range s.Processes() {
+			if !p.Running() {
+				return fmt.Errorf("%s ended: %w", p.Name, p.ended())
+			}
+			if err := OK(s.Ready[p.Name] + "/readyz"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Processes lists what runs, upstream first: the order in which to stop.
+func (s *System) Processes() []*Process {
+	all := append([]*Process{s.API}, s.Workers...)
+	all = append(all, s.Proxy, s.Indexer, s.Bridge)
+	out := all[:0]
+	for _, p := range all {
+		if p != nil && p.cmd != nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Stop ends everything, upstream first, and reports whatever did not end cleanly.
+func (s *System) Stop() error {
+	var errs []error
+	for _, p := range s.Processes() {
+		errs = append(errs, p.Stop(15*time.Second))
+	}
+	for _, c := range s.closers {
+		errs = append(errs, c())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// Logs is the end of every process's log, as an error to be joined to what went wrong.
+func (s *System) Logs() error {
+	var b strings.Builder
+	for _, p := range s.Processes() {
+		text, err := os.ReadFile(p.Log)
+		if err != nil {
+			continue
+		}
+		fmt.Fprintf(&b, "\n--- %s\n%s", p.Name, text[max(0, len(text)-3000):])
+	}
+	return errors.New(b.String())
+}
