@@ -1,0 +1,39 @@
+# `make help` lists the targets.
+
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@2026.2.2
+TOOLS         := $(CURDIR)/.cache/bin
+
+.PHONY: help build test test-short lint bench fuzz generate clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build all programs into bin/
+	go build -o bin/ ./cmd/...
+
+test: ## every test, on real servers; installs what it needs and says so
+	test/run.sh
+
+test-short: ## the tests that need nothing but Go
+	go test -race ./...
+
+lint: ## vet, staticcheck, golangci-lint
+	@mkdir -p $(TOOLS)
+	@test -x $(TOOLS)/golangci-lint || { echo "building golangci-lint into .cache/bin"; GOBIN=$(TOOLS) go install $(GOLANGCI_LINT); }
+	@test -x $(TOOLS)/staticcheck || { echo "building staticcheck into .cache/bin"; GOBIN=$(TOOLS) go install $(STATICCHECK); }
+	go vet ./...
+	$(TOOLS)/staticcheck ./...
+	$(TOOLS)/golangci-lint run ./...
+
+bench: ## drive the five processes for a minute and print figures
+	test/servers.sh go run ./bench
+
+fuzz: ## run every fuzz target for FUZZTIME (default 30s)
+	test/fuzz.sh $(or $(FUZZTIME),30s)
+
+generate: ## write the generated pages anew
+	go run ./cmd/eventspine config --markdown > docs/settings.md
+
+clean: ## remove what was built and the tools
+	rm -rf bin .cache

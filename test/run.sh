@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Every test on real servers, with the race detector. `make test` calls it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec test/servers.sh go test -race -timeout 15m ./...
