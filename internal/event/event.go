@@ -36,6 +36,7 @@ const (
 	Everybody = "*"
 
 	maxTimestamp = 253402300799999 // 9999-12-31T23:59:59.999Z, in milliseconds
+	completeRoom = 1 << 10         // bytes that Complete and a header's id may add to an event of MaxBytes
 )
 
 // Event is one validated event. Raw is the whole JSON object on one line; the other fields
@@ -72,9 +73,9 @@ func (e *Event) Category() string {
 func (e *Event) Time() time.Time { return time.UnixMilli(e.Timestamp).UTC() }
 
 // Parse validates one JSON object from a producer. Every field that breaks a rule is named
-// in the error, which is of kind Invalid, or TooLarge past MaxBytes. The event keeps raw
-// itself when it holds no line breaks, and a compacted copy otherwise. Absent id, timestamp
-// and source are left for Complete.
+// in the error, which is of kind Invalid, or TooLarge past MaxBytes and the 1 KiB that an api
+// may have added before it. The event keeps raw itself when it holds no line breaks, and a
+// compacted copy otherwise. Absent id, timestamp and source are left for Complete.
 func Parse(raw []byte) (Event, error) { return parse(raw, false) }
 
 // ParseStored reads an event as the worker published it: the fields that eventspine adds are
@@ -158,7 +159,7 @@ var reserved = map[string]bool{"user": true, "processed": true, "processedAt": t
 func parse(raw []byte, stored bool) (Event, error) {
 	const op = "parse event"
 	raw = bytes.TrimSpace(raw)
-	if !stored && len(raw) > MaxBytes {
+	if !stored && len(raw) > MaxBytes+completeRoom {
 		return Event{}, fault.Errorf(op, fault.TooLarge, "the event has %d bytes; at most %d are allowed", len(raw), MaxBytes)
 	}
 	if len(raw) == 0 || raw[0] != '{' {
@@ -223,6 +224,9 @@ func (p *parser) object(raw []byte) error {
 			e.UserID = p.text(name, value, MaxUserID)
 		case "source":
 			e.Source = p.text(name, value, MaxSource)
+			if e.Source == "" && !p.saw(name) {
+				p.bad(name, "must not be empty; leave it out to be given one")
+			}
 		case "timestamp":
 			e.Timestamp = p.timestamp(value)
 		default:
