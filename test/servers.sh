@@ -19,6 +19,7 @@ need() { # need PROGRAM PACKAGE...
 	fi
 	DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq "$@" >/dev/null
 }
+need curl curl
 need gcc gcc libc6-dev
 need redis-server redis-server
 need node nodejs

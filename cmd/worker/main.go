@@ -2,8 +2,8 @@
 package main
 
 import (
-	"eventspine/internal/worker"
 	"eventspine/internal/run"
+	"eventspine/internal/worker"
 )
 
 func main() {

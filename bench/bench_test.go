@@ -1,0 +1,58 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSmallRun keeps the benchmark itself in order: a short run counts every event.
+func TestSmallRun(t *testing.T) {
+	o := options{Rate: 100, For: time.Second, Clients: 5, Burst: 300, Workers: 1, Senders: 4}
+	if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") == "" {
+		t.Skip("needs redis-server; make test runs it")
+	}
+	var out bytes.Buffer
+	if code := bench(t.Context(), o, &out); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, out.String())
+	}
+	var r result
+	text := out.String()
+	if err := json.Unmarshal([]byte(text[strings.Index(text, "{"):]), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Steady.Received != 100 || r.Burst.Received != 300 || r.Steady.P99 <= 0 {
+		t.Errorf("figures: %+v %+v", r.Steady, r.Burst)
+	}
+}
+
+// TestLossIsSeen wants the exit code to tell when something did not arrive.
+func TestLossIsSeen(t *testing.T) {
+	for name, change := range map[string]func(*figures){
+		"not in a browser": func(f *figures) { f.Received-- },
+		"not in the index": func(f *figures) { f.Indexed-- },
+		"twice":            func(f *figures) { f.Repeated++ },
+		"not accepted":     func(f *figures) { f.Accepted-- },
+	} {
+		f := figures{Sent: 10, Accepted: 10, Received: 10, Indexed: 10}
+		if (&result{Steady: &f}).lost() {
+			t.Fatal("a good run counts as lost")
+		}
+		change(&f)
+		if !(&result{Steady: &f}).lost() {
+			t.Errorf("%s: not seen", name)
+		}
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	got := []int64{1e6, 2e6, 3e6, 4e6, 100e6}
+	for q, want := range map[float64]float64{0: 1, 0.5: 3, 1: 100} {
+		if v := quantile(got, q); v != want {
+			t.Errorf("quantile %v is %v, want %v", q, v, want)
+		}
+	}
+}

@@ -1,0 +1,334 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"eventspine/internal/archive"
+	"eventspine/internal/socketio/client"
+	"eventspine/test/harness"
+)
+
+const (
+	warmUp    = 3 * time.Second  // before the steady part, not counted: a cold JVM and cold caches
+	settle    = 30 * time.Second // how long the last events may take to arrive
+	batchSize = 100              // events a request in the burst
+	payload   = `"text":"something happened that you wanted to know about","link":"https://example.org/orders/8412/items/3","amount":12.5,"tags":["a","b"]`
+)
+
+// load is the generator and the clients.
+type load struct {
+	o       options
+	system  *harness.System
+	token   string
+	http    *http.Client
+	archive *archive.Archive
+	clients []*client.Client
+	readers sync.WaitGroup
+	mark    string // of this run: ids and types of no other run are like it
+	current atomic.Pointer[part]
+}
+
+// part is one part of the run and what came in during it.
+type part struct {
+	name      string
+	typ       string
+	accepted  atomic.Int64
+	pushback  atomic.Int64 // 503 answers, each sent again
+	received  atomic.Int64
+	repeated  atomic.Int64
+	seen      []atomic.Bool // by event number
+	latencies []int64       // nanoseconds by event number; 0: not received
+	began     time.Time
+	lastGot   atomic.Int64 // nanoseconds after began
+	full      chan struct{}
+}
+
+func newPart(name, mark string, n int) *part {
+	return &part{name: name, typ: "notification.bench." + name + mark, seen: make([]atomic.Bool, n), latencies: make([]int64, n), full: make(chan struct{})}
+}
+
+func newLoad(ctx context.Context, s *harness.System, o options) (*load, error) {
+	l := &load{o: o, system: s, token: harness.Token("generator", "emit"), mark: strconv.FormatInt(time.Now().UnixMilli(), 36)}
+	l.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: o.Senders, MaxConnsPerHost: o.Senders}}
+	var err error
+	if l.archive, err = archive.New(archive.Options{URLs: []string{s.ES}}); err != nil {
+		return nil, err
+	}
+	for i := range o.Clients {
+		c, err := client.Dial(ctx, s.BridgeURL, harness.Token(user(i)), client.Options{})
+		if err != nil {
+			return nil, errors.Join(err, l.close())
+		}
+		l.clients = append(l.clients, c)
+		l.readers.Go(func() { l.read(c) })
+	}
+	return l, nil
+}
+
+func user(i int) string { return fmt.Sprintf("bench-user-%d", i) }
+
+func (l *load) close() error {
+	var errs []error
+	for _, c := range l.clients {
+		errs = append(errs, c.Close())
+	}
+	l.readers.Wait()
+	l.http.CloseIdleConnections()
+	return errors.Join(errs...)
+}
+
+// read takes one client's events: which one, and when it was due.
+func (l *load) read(c *client.Client) {
+	for {
+		_, body, err := c.Recv(context.Background())
+		if err != nil {
+			return
+		}
+		now := time.Now()
+		var e struct {
+			Type string `json:"type"`
+			Data struct {
+				N   int   `json:"n"`
+				Due int64 `json:"due"` // nanoseconds after the part began
+			} `json:"data"`
+		}
+		p := l.current.Load()
+		if json.Unmarshal(body, &e) != nil || p == nil || e.Type != p.typ || e.Data.N >= len(p.seen) {
+			continue
+		}
+		p.got(e.Data.N, now.Sub(p.began)-time.Duration(e.Data.Due), now)
+	}
+}
+
+func (p *part) got(n int, took time.Duration, now time.Time) {
+	if p.seen[n].Swap(true) {
+		p.repeated.Add(1)
+		return
+	}
+	p.latencies[n] = int64(took)
+	p.lastGot.Store(int64(now.Sub(p.began)))
+	if p.received.Add(1) == int64(len(p.seen)) {
+		close(p.full)
+	}
+}
+
+func (l *load) parts(ctx context.Context) (*result, error) {
+	warm := newPart("warm", l.mark, int(float64(l.o.Rate)*warmUp.Seconds()))
+	if _, err := l.steady(ctx, warm); err != nil {
+		return nil, err
+	}
+	r := &result{Options: l.o}
+	steady := newPart("steady", l.mark, int(float64(l.o.Rate)*l.o.For.Seconds()))
+	var err error
+	if r.Steady, err = l.steady(ctx, steady); err != nil {
+		return nil, err
+	}
+	if l.o.Burst > 0 {
+		r.Burst, err = l.burst(ctx, newPart("burst", l.mark, l.o.Burst))
+	}
+	return r, err
+}
+
+// steady sends the part's events at the rate, each as one POST at its due time.
+func (l *load) steady(ctx context.Context, p *part) (*figures, error) {
+	usage := l.usage()
+	l.begin(p)
+	due := make(chan int, len(p.seen)) // a late generator must not hold the schedule back
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(due)
+		return l.schedule(gctx, p, due)
+	})
+	for range l.o.Senders {
+		g.Go(func() error {
+			for n := range due {
+				if err := l.postOne(gctx, p, n); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return l.finish(ctx, p, time.Since(p.began), usage)
+}
+
+func (l *load) begin(p *part) {
+	p.began = time.Now()
+	l.current.Store(p)
+}
+
+func (l *load) dueAt(n int) time.Duration {
+	return time.Duration(float64(n) / float64(l.o.Rate) * float64(time.Second))
+}
+
+// schedule hands out the events as they come due.
+func (l *load) schedule(ctx context.Context, p *part, due chan<- int) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for n := range p.seen {
+		for l.dueAt(n) > time.Since(p.began) {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+			}
+		}
+		due <- n
+	}
+	return nil
+}
+
+func (l *load) event(dst []byte, p *part, n int, due time.Duration) []byte {
+	return fmt.Appendf(dst, `{"id":"%s-%s-%d","type":%q,"userId":%q,"data":{"n":%d,"due":%d,%s}}`,
+		p.name, l.mark, n, p.typ, user(n%l.o.Clients), n, int64(due), payload)
+}
+
+func (l *load) postOne(ctx context.Context, p *part, n int) error {
+	body := l.event(nil, p, n, l.dueAt(n))
+	for {
+		status, _, err := l.post(ctx, "/api/events", "application/json", body)
+		switch {
+		case err != nil:
+			return err
+		case status == http.StatusAccepted:
+			p.accepted.Add(1)
+			return nil
+		case status != http.StatusServiceUnavailable:
+			return fmt.Errorf("POST: status %d", status)
+		}
+		p.pushback.Add(1)
+	}
+}
+
+func (l *load) post(ctx context.Context, path, contentType string, body []byte) (int, []byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, l.system.APIURL+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+l.token)
+	r.Header.Set("Content-Type", contentType)
+	answer, err := l.http.Do(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	return answer.StatusCode, text, err
+}
+
+// burst sends all events of the part in batches, as fast as they are taken.
+func (l *load) burst(ctx context.Context, p *part) (*figures, error) {
+	usage := l.usage()
+	l.begin(p)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(l.o.Senders)
+	for from := 0; from < len(p.seen); from += batchSize {
+		g.Go(func() error { return l.postBatch(gctx, p, from, min(from+batchSize, len(p.seen))) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return l.finish(ctx, p, time.Since(p.began), usage)
+}
+
+// postBatch repeats the events that were pushed back until all are accepted.
+func (l *load) postBatch(ctx context.Context, p *part, from, to int) error {
+	var left []int
+	for n := from; n < to; n++ {
+		left = append(left, n)
+	}
+	for len(left) > 0 {
+		var body []byte
+		for _, n := range left {
+			body = append(l.event(body, p, n, time.Since(p.began)), '\n')
+		}
+		status, text, err := l.post(ctx, "/api/events/batch", "application/x-ndjson", body)
+		if err != nil {
+			return err
+		}
+		again, err := pushedBack(left, status, text)
+		if err != nil {
+			return err
+		}
+		p.accepted.Add(int64(len(left) - len(again)))
+		p.pushback.Add(int64(len(again)))
+		left = again
+	}
+	return nil
+}
+
+func pushedBack(sent []int, status int, text []byte) ([]int, error) {
+	if status == http.StatusAccepted {
+		return nil, nil
+	}
+	if status == http.StatusServiceUnavailable {
+		return sent, nil
+	}
+	var body struct {
+		Results []struct {
+			Status int `json:"status"`
+		} `json:"results"`
+	}
+	if err := json.Unmarshal(text, &body); err != nil || len(body.Results) != len(sent) {
+		return nil, fmt.Errorf("batch: status %d: %.300s", status, text)
+	}
+	var again []int
+	for i, r := range body.Results {
+		switch r.Status {
+		case http.StatusAccepted:
+		case http.StatusServiceUnavailable:
+			again = append(again, sent[i])
+		default:
+			return nil, fmt.Errorf("event %d: status %d", sent[i], r.Status)
+		}
+	}
+	return again, nil
+}
+
+// finish waits until everything arrived in the browsers and in the index.
+func (l *load) finish(ctx context.Context, p *part, sending time.Duration, before []usage) (*figures, error) {
+	late := time.NewTimer(settle)
+	defer late.Stop()
+	select {
+	case <-p.full:
+	case <-late.C:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	f := p.figures(sending)
+	f.Processes = l.since(before)
+	err := harness.Until(ctx, settle, func() error {
+		if err := l.archive.Refresh(ctx); err != nil {
+			return err
+		}
+		n, err := l.archive.Count(ctx, archive.Query{Type: p.typ, AnyUser: true})
+		f.Indexed = n
+		f.IndexSeconds = time.Since(p.began).Seconds()
+		if err == nil && n < int64(len(p.seen)) {
+			err = errMissing
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, errMissing) {
+		return nil, err
+	}
+	f.IndexedPerSecond = float64(f.Indexed) / f.IndexSeconds
+	return f, nil
+}
+
+var errMissing = errors.New("not all events are in the index")

@@ -1,0 +1,102 @@
+// Command bench drives the five programs, each in its own process, with a load generator and
+// connected clients on the same machine, and prints what it measured as a table and as JSON.
+//
+// It has two parts: a steady rate, and a burst. Latency runs from the moment an event was due
+// to be sent, not from when the generator got round to it, until its browser got it, so that
+// waiting counts. The exit code is 1 when anything that was accepted was lost or repeated.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"eventspine/internal/run"
+	"eventspine/test/harness"
+)
+
+type options struct {
+	Rate    int           // events a second
+	For     time.Duration // of the steady part
+	Clients int
+	Burst   int // events
+	Workers int // worker processes
+	Senders int // keep-alive connections of the generator
+	Redis   string
+	ES      string
+	Verbose bool
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.Rate, "rate", 2000, "events a second of the steady part")
+	flag.DurationVar(&o.For, "for", 30*time.Second, "length of the steady part")
+	flag.IntVar(&o.Clients, "clients", 200, "connected Socket.IO clients, one user each")
+	flag.IntVar(&o.Burst, "burst", 20000, "events of the burst; 0: none")
+	flag.IntVar(&o.Workers, "workers", 1, "worker processes")
+	flag.IntVar(&o.Senders, "senders", 32, "keep-alive connections of the load generator")
+	flag.StringVar(&o.ES, "es", os.Getenv("EVENTSPINE_TEST_ES"), "URL of an Elasticsearch; empty: the embedded index")
+	flag.BoolVar(&o.Verbose, "v", false, "print the services' logs at the end")
+	flag.Parse()
+	ctx, stop := run.Signals(context.Background())
+	code := bench(ctx, o, os.Stdout)
+	stop()
+	os.Exit(code)
+}
+
+func bench(ctx context.Context, o options, out io.Writer) int {
+	r, err := measure(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return run.ExitFailure
+	}
+	if err := errors.Join(r.table(out), json.NewEncoder(out).Encode(r)); err != nil {
+		return run.ExitFailure
+	}
+	if r.lost() {
+		fmt.Fprintln(os.Stderr, "bench: events were lost or repeated")
+		return run.ExitFailure
+	}
+	return run.ExitOK
+}
+
+// measure starts everything, runs both parts, and stops everything.
+func measure(ctx context.Context, o options) (r *result, err error) {
+	dir, err := os.MkdirTemp("", "eventspine-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := harness.Build(ctx, dir, false); err != nil {
+		return nil, err
+	}
+	if o.Redis == "" {
+		p, url, err := harness.Redis(ctx, dir, "--appendonly", "yes", "--appendfsync", "everysec")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = p.Stop(5 * time.Second) }()
+		o.Redis = url
+	}
+	s, err := harness.Start(ctx, harness.Options{Bin: dir, Dir: dir, Workers: o.Workers, Redis: o.Redis, ES: o.ES, Env: []string{"LOG_LEVEL=WARN"}})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if o.Verbose || err != nil {
+			fmt.Fprintln(os.Stderr, s.Logs())
+		}
+		err = errors.Join(err, s.Stop())
+	}()
+	l, err := newLoad(ctx, s, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	return l.parts(ctx)
+}

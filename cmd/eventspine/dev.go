@@ -1,0 +1,186 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"eventspine/internal/auth"
+	embeddedredis "eventspine/internal/embedded/redis"
+	embeddedsearch "eventspine/internal/embedded/search"
+	"eventspine/internal/suite"
+)
+
+func devCommand() *cobra.Command {
+	var d dev
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "Run all five services here, with an embedded Redis and search index",
+		Long: "Run all five services in one process over real loopback sockets. REDIS_URL and ES_HOST, when set,\n" +
+			"name real servers to use instead of the embedded ones. Ctrl-C ends it.",
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			d.out = c.OutOrStdout()
+			return d.run(c.Context())
+		},
+	}
+	c.Flags().StringVar(&d.dir, "dir", ".eventspine", "where the index, the log and the secret are kept")
+	c.Flags().BoolVar(&d.anyPort, "any-port", false, "use free ports instead of the documented ones")
+	return c
+}
+
+type dev struct {
+	dir     string
+	anyPort bool
+	out     io.Writer
+
+	redis, es string
+	closers   []func() error
+}
+
+func (d *dev) run(ctx context.Context) (err error) {
+	started := time.Now()
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
+	}
+	logFile, err := os.OpenFile(filepath.Join(d.dir, "dev.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, logFile.Close)
+	defer func() { err = errors.Join(err, d.close()) }()
+	log := slog.New(slog.NewJSONHandler(logFile, nil))
+	secret, err := d.secret()
+	if err != nil {
+		return err
+	}
+	if err := d.servers(ctx, log); err != nil {
+		return err
+	}
+	c := suite.DefaultConfig()
+	c.Servers(d.redis, d.es, secret)
+	c.Logger(log)
+	if d.anyPort {
+		c.AnyPort()
+	}
+	s, err := suite.Open(ctx, c)
+	if err != nil {
+		return fmt.Errorf("%w (is another `eventspine dev` running? --any-port uses free ports)", err)
+	}
+	l := local{API: "http://" + s.API, Bridge: "http://" + s.Bridge, XPub: s.XPub, Secret: secret}
+	if err := errors.Join(l.save(d.dir), d.announce(s, secret, time.Since(started))); err != nil {
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		return errors.Join(err, s.Run(ended))
+	}
+	err = s.Run(ctx)
+	_, _ = fmt.Fprintln(d.out, "stopped")
+	return errors.Join(err, os.Remove(filepath.Join(d.dir, localFile)))
+}
+
+// secret is JWT_SECRET, or one made at the first run and kept, so that tokens stay good.
+func (d *dev) secret() (string, error) {
+	if s := os.Getenv("JWT_SECRET"); s != "" {
+		return s, nil
+	}
+	path := filepath.Join(d.dir, "secret")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	s := rand.Text() + rand.Text()
+	return s, os.WriteFile(path, []byte(s+"\n"), 0o600)
+}
+
+// servers starts the embedded servers where the environment names no real one.
+func (d *dev) servers(ctx context.Context, log *slog.Logger) error {
+	d.redis, d.es = os.Getenv("REDIS_URL"), os.Getenv("ES_HOST")
+	if d.redis == "" {
+		r, err := embeddedredis.Start(ctx)
+		if err != nil {
+			return err
+		}
+		d.redis, d.closers = r.URL(), append(d.closers, r.Close)
+	}
+	if d.es == "" {
+		e, err := embeddedsearch.Start(ctx, embeddedsearch.Options{Dir: filepath.Join(d.dir, "index"), Log: log})
+		if err != nil {
+			return err
+		}
+		d.es, d.closers = e.URL(), append(d.closers, e.Close)
+	}
+	return nil
+}
+
+// close ends what was started, last in first out.
+func (d *dev) close() error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *dev) announce(s *suite.Suite, secret string, took time.Duration) error {
+	token, err := auth.Sign(secret, auth.Claims{Subject: "dev", Scopes: []string{"emit", "admin"}, TTL: 24 * time.Hour})
+	if err != nil {
+		return err
+	}
+	me := invocation()
+	if d.dir != ".eventspine" {
+		me = fmt.Sprintf("%s --dir %s", me, d.dir)
+	}
+	_, err = fmt.Fprintf(d.out, `eventspine dev: ready after %d ms, data and log in %s
+
+  HTTP API     http://%s    (try it: http://%s/docs)
+  Socket.IO    http://%s
+  workers      %s    PUSH events here
+  proxy        %s    SUB processed events here (publishers: %s)
+  Redis        %s
+  search       %s
+
+A token for the user dev with the scopes emit and admin, good for 24 hours:
+
+  %s
+
+Three commands to try in another terminal, in this directory:
+
+  $ %s tail --user dev
+  $ %s emit --type notification.hello --user dev --data '{"text":"hello"}'
+  $ %s search hello
+
+Ctrl-C ends it.
+`, took.Milliseconds(), d.dir, s.API, s.API, s.Bridge, s.Worker, s.XPub, s.XSub,
+		d.origin("REDIS_URL", d.redis), d.origin("ES_HOST", d.es), token, me, me, me)
+	return err
+}
+
+func (d *dev) origin(setting, url string) string {
+	if os.Getenv(setting) != "" {
+		return "the server that " + setting + " names"
+	}
+	return url + "    embedded"
+}
+
+// invocation is how the user called this program, ready to be typed again.
+func invocation() string {
+	exe, err := os.Executable()
+	if err == nil && strings.Contains(exe, string(filepath.Separator)+"go-build") {
+		return "go run ./cmd/eventspine"
+	}
+	return cmp.Or(os.Args[0], "eventspine")
+}

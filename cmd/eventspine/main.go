@@ -1,0 +1,39 @@
+// Command eventspine is the operator's command: it runs the whole system on a laptop, makes
+// tokens, sends and follows events, and explains the settings.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"eventspine/internal/run"
+)
+
+func main() {
+	ctx, stop := run.Signals(context.Background())
+	defer stop()
+	os.Exit(execute(ctx))
+}
+
+func execute(ctx context.Context) int {
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "eventspine:", err)
+		return run.Code(err)
+	}
+	return run.ExitOK
+}
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "eventspine",
+		Short:         "A real-time event backbone for a small team",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	c.AddCommand(devCommand(), tokenCommand(), emitCommand(), tailCommand(), searchCommand(), configCommand(), versionCommand())
+	return c
+}
