@@ -1,0 +1,21 @@
+package zmq
+
+import (
+	"errors"
+
+	"eventspine/internal/fault"
+	"eventspine/internal/zmq/zmtp"
+)
+
+// Errors of the socket calls; test them with errors.Is. ErrProtocol is wrapped by what
+// Monitor reports when a peer broke the protocol.
+var (
+	ErrWouldBlock = fault.E("zmq", fault.Overloaded, errors.New("no peer has room in its queue"))
+	ErrClosed     = fault.E("zmq", fault.Unavailable, errors.New("socket is closed"))
+	ErrState      = fault.E("zmq", fault.Conflict, errors.New("REQ or REP socket used out of turn"))
+	ErrProtocol   = zmtp.ErrProtocol
+)
+
+func wrongType(op string, t Type) error {
+	return fault.Errorf("zmq."+op, fault.Invalid, "not for a %s socket", t)
+}

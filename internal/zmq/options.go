@@ -1,0 +1,100 @@
+package zmq
+
+import (
+	"time"
+
+	"eventspine/internal/fault"
+	"eventspine/internal/zmq/zmtp"
+)
+
+// Type is a socket's pattern.
+type Type uint8
+
+// The socket types.
+const (
+	Push Type = iota + 1
+	Pull
+	Pub
+	Sub
+	XPub
+	XSub
+	Req
+	Rep
+)
+
+var typeNames = [...]string{"", "PUSH", "PULL", "PUB", "SUB", "XPUB", "XSUB", "REQ", "REP"}
+
+// partners lists the peer types that each type may talk to (RFC 23).
+var partners = [...][]string{Push: {"PULL"}, Pull: {"PUSH"}, Pub: {"SUB", "XSUB"}, Sub: {"PUB", "XPUB"},
+	XPub: {"SUB", "XSUB"}, XSub: {"PUB", "XPUB"}, Req: {"REP", "ROUTER"}, Rep: {"REQ", "DEALER"}}
+
+// String is the type's name on the wire, such as "PUSH".
+func (t Type) String() string {
+	if int(t) < len(typeNames) && t > 0 {
+		return typeNames[t]
+	}
+	return "unknown"
+}
+
+// compatible says why a peer of the named type is refused, or nil.
+func (t Type) compatible(peer string) error {
+	for _, p := range partners[t] {
+		if p == peer {
+			return nil
+		}
+	}
+	return fault.Errorf("zmq", fault.Invalid, "a %s peer cannot talk to our %s socket", peer, t)
+}
+
+// Msg is one message of one or more frames. Given to Send it belongs to the socket and must
+// not be changed any more; got from Recv it belongs to the receiver.
+type Msg [][]byte
+
+// Options are a socket's settings. The zero value works: each zero field means its default.
+type Options struct {
+	SndHWM, RcvHWM     int           // messages a peer's queue may hold; default 1,000
+	SndBytes, RcvBytes int           // bytes a peer's queue may hold before it counts as full; default 64 MiB. RcvBytes also bounds one message and one peer's subscriptions
+	MaxFrame           int64         // bytes; a longer frame closes its connection; default 16 MiB
+	MaxFrames          int           // frames of one message; default 8,192
+	HandshakeTimeout   time.Duration // for TCP connect, greeting and READY; default 2 s
+	Linger             time.Duration // how long Close waits for unsent messages at most; default 1 s; negative: not at all
+	ReconnectMin       time.Duration // first wait before a redial, jittered; default 100 ms
+	ReconnectMax       time.Duration // longest wait before a redial; default 5 s
+	Identity           string        // told to the peers; at most 255 bytes
+	Monitor            func(Event)   // called from the socket's goroutines, must not block or call the socket; nil: none
+}
+
+const (
+	defaultHWM       = 1000
+	defaultBytes     = 64 << 20
+	defaultMaxFrame  = 16 << 20
+	defaultMaxFrames = 8192
+	maxIdentity      = 255
+)
+
+func (o Options) withDefaults() Options {
+	def(&o.SndHWM, defaultHWM)
+	def(&o.RcvHWM, defaultHWM)
+	def(&o.SndBytes, defaultBytes)
+	def(&o.RcvBytes, defaultBytes)
+	def(&o.MaxFrame, defaultMaxFrame)
+	def(&o.MaxFrames, defaultMaxFrames)
+	def(&o.HandshakeTimeout, 2*time.Second)
+	def(&o.ReconnectMin, 100*time.Millisecond)
+	def(&o.ReconnectMax, 5*time.Second)
+	o.ReconnectMax = max(o.ReconnectMax, o.ReconnectMin)
+	if o.Linger == 0 {
+		o.Linger = time.Second
+	}
+	return o
+}
+
+func def[T int | int64 | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+func (o Options) limits() zmtp.Limits {
+	return zmtp.Limits{Frame: o.MaxFrame, Frames: o.MaxFrames, Message: max(int64(o.RcvBytes), o.MaxFrame)}
+}

@@ -1,0 +1,329 @@
+package zmq
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"eventspine/internal/fault"
+	"eventspine/internal/zmq/zmtp"
+)
+
+const (
+	writeChunk = 128 << 10 // bytes of messages gathered into one write
+	writeBatch = 1024      // messages, likewise
+	readBatch  = 256       // messages handed to the inbox at once
+	readChunk  = 256 << 10 // bytes, likewise
+)
+
+// peer is one connection that finished its handshake, with its two queues.
+type peer struct {
+	s        *Socket
+	conn     *zmtp.Conn
+	dialer   *dialer // nil: accepted
+	endpoint string
+	remote   string
+	hash     uint64 // of what TrySendKey knows it by
+	since    time.Time
+
+	once sync.Once
+	err  error         // why it ended; set before ended is closed
+	gone chan struct{} // closed when the connection is given up
+	wake chan struct{} // the writer sleeps on it
+
+	// Guarded by s.mu.
+	live     bool
+	idle     bool // the writer sleeps
+	out      queue[item]
+	outMsgs  int   // queued and in the writer's hands
+	outBytes int64 // likewise
+	control  []byte
+	pong     []byte // the newest unanswered PING's answer
+	sent     uint64
+	dropped  uint64
+	mark     uint64 // stamp of the newest message published to it
+	subBytes int64  // memory its subscriptions take
+
+	// Guarded by s.in.mu.
+	queued    queue[Msg]
+	inBytes   int64
+	scheduled bool // in s.in.ready
+	received  uint64
+	starved   bool          // the reader waits for room
+	room      chan struct{} // it sleeps on it
+}
+
+func newPeer(s *Socket, c *zmtp.Conn, d *dialer, endpoint string) *peer {
+	p := &peer{s: s, conn: c, dialer: d, endpoint: endpoint, remote: c.RemoteAddr().String(), since: time.Now(),
+		gone: make(chan struct{}), wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	name := endpoint
+	switch {
+	case d != nil:
+	case c.PeerIdentity != "":
+		name = c.PeerIdentity
+	default:
+		name = p.remote
+	}
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, name)
+	p.hash = h.Sum64()
+	return p
+}
+
+// serve runs the connection until it ends. It returns false when the socket took no more.
+func (p *peer) serve() bool {
+	if !p.s.attach(p) {
+		return false
+	}
+	p.s.emit(p.event(Connected, nil))
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		p.abort(p.write())
+	}()
+	p.abort(p.read())
+	<-written
+	p.s.detach(p)
+	return true
+}
+
+// abort ends the connection for the given reason; the first reason counts.
+func (p *peer) abort(err error) {
+	p.once.Do(func() {
+		p.err = err
+		close(p.gone)
+		_ = p.conn.Close()
+	})
+}
+
+// full reports whether the send queue has reached a bound. s.mu is held.
+func (p *peer) full() bool {
+	return p.outMsgs >= p.s.opt.SndHWM || p.outBytes >= int64(p.s.opt.SndBytes)
+}
+
+// push queues it without asking for room. s.mu is held.
+func (p *peer) push(it item) {
+	p.out.push(it)
+	p.outMsgs++
+	p.outBytes += it.size
+	p.rouse()
+}
+
+func (p *peer) rouse() {
+	if p.idle {
+		p.idle = false
+		p.wake <- struct{}{}
+	}
+}
+
+// command queues bytes that are whole frames; they overtake messages. A peer that does not
+// read while its subscriptions change for ever is given up. s.mu is held.
+func (p *peer) command(b []byte) {
+	if len(p.control) > p.s.opt.SndBytes {
+		p.abort(fault.Errorf("zmq", fault.Overloaded, "%d bytes of subscriptions unread by the peer", len(p.control)))
+		return
+	}
+	p.control = append(p.control, b...)
+	p.rouse()
+}
+
+// write is the writer's loop: it takes what is queued, writes it at once, and sleeps when
+// there is nothing.
+func (p *peer) write() error {
+	batch := make([]item, 0, 64)
+	var control []byte
+	for {
+		var ok bool
+		if batch, control, ok = p.take(batch, control); !ok {
+			return nil
+		}
+		p.conn.AppendRaw(control)
+		for i := range batch {
+			p.conn.Append(batch[i].msg)
+		}
+		if n, err := p.conn.Flush(); err != nil {
+			p.giveBack(batch, n-int64(len(control)))
+			return err
+		}
+	}
+}
+
+// take accounts for the batch that was written and waits for the next one.
+func (p *peer) take(written []item, control []byte) (batch []item, ctl []byte, ok bool) {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(written) > 0 {
+		p.account(written)
+		clear(written)
+		s.roomMade()
+	}
+	batch = written[:0]
+	for {
+		select {
+		case <-p.gone:
+			return nil, nil, false
+		default:
+		}
+		if p.out.len() > 0 || len(p.control) > 0 || p.pong != nil {
+			break
+		}
+		p.idle = true
+		s.mu.Unlock()
+		select {
+		case <-p.wake:
+		case <-p.gone:
+		}
+		s.mu.Lock()
+		p.idle = false
+	}
+	ctl = append(append(control[:0], p.control...), p.pong...)
+	p.control, p.pong = p.control[:0], nil
+	for bytes := int64(0); p.out.len() > 0 && bytes < writeChunk && len(batch) < writeBatch; {
+		it := p.out.pop()
+		bytes += it.size
+		batch = append(batch, it)
+	}
+	return batch, ctl, true
+}
+
+// account books messages that the kernel has taken. s.mu is held.
+func (p *peer) account(written []item) {
+	for i := range written {
+		p.outBytes -= written[i].size
+	}
+	p.outMsgs -= len(written)
+	p.sent += uint64(len(written))
+	p.s.count.sent += uint64(len(written))
+}
+
+// giveBack sorts a batch whose write failed after n bytes: whole messages among them are
+// sent, the others go back to the queue's head.
+func (p *peer) giveBack(batch []item, n int64) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	done := 0
+	for ; done < len(batch); done++ {
+		if n -= zmtp.Size(batch[done].msg); n < 0 {
+			break
+		}
+	}
+	p.account(batch[:done])
+	for i := len(batch) - 1; i >= done; i-- {
+		p.out.pushFront(batch[i])
+	}
+}
+
+// read is the reader's loop: it hands over what has arrived, in batches as large as the
+// buffer holds, and stops reading while the receive queue is full.
+func (p *peer) read() error {
+	limit := min(readBatch, p.s.opt.RcvHWM)
+	batch := make([]Msg, 0, limit)
+	bytes := int64(0)
+	for {
+		raw, cmd, err := p.conn.Next()
+		var m Msg
+		switch {
+		case err != nil:
+		case cmd != nil:
+			err = p.obey(cmd)
+		default:
+			m, err = p.s.pat.inbound(p, raw)
+		}
+		if m != nil {
+			batch = append(batch, m)
+			bytes += newItem(m).size
+		}
+		if err == nil && len(batch) < limit && bytes < readChunk && p.conn.Pending() {
+			continue
+		}
+		if len(batch) > 0 && !p.s.in.deliver(p, batch) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		clear(batch)
+		batch, bytes = batch[:0], 0
+	}
+}
+
+// obey carries out a command of the peer. Unknown ones are ignored (RFC 37).
+func (p *peer) obey(cmd *zmtp.Command) error {
+	switch cmd.Name {
+	case zmtp.Ping:
+		pong, err := zmtp.PongFor(cmd)
+		if err != nil {
+			return err
+		}
+		p.s.mu.Lock()
+		defer p.s.mu.Unlock()
+		p.pong = pong
+		p.rouse()
+	case zmtp.Subscribe, zmtp.Cancel:
+		if pub, ok := p.s.pat.(*publisher); ok {
+			return pub.subscribe(p, string(cmd.Body), cmd.Name == zmtp.Subscribe)
+		}
+	}
+	return nil
+}
+
+// reason is why the connection ended, nil when the peer or we closed it in good order.
+func (p *peer) reason() error {
+	if p.err == nil || errors.Is(p.err, io.EOF) || errors.Is(p.err, net.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("connection to %s: %w", p.remote, p.err)
+}
+
+func (p *peer) event(k EventKind, err error) Event {
+	return Event{Kind: k, Endpoint: p.endpoint, Remote: p.remote, PeerType: p.conn.PeerType, Identity: p.conn.PeerIdentity, Err: err}
+}
+
+// attach makes p one of the socket's peers unless the socket is closed.
+func (s *Socket) attach(p *peer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.halted {
+		_ = p.conn.Close()
+		return false
+	}
+	p.live = true
+	s.peers = append(s.peers, p)
+	s.count.connects++
+	s.pat.attach(p)
+	s.roomMade()
+	return true
+}
+
+// detach lets the pattern keep what p did not send, and counts the rest as dropped.
+func (s *Socket) detach(p *peer) {
+	s.mu.Lock()
+	p.live = false
+	for i, q := range s.peers {
+		if q == p {
+			s.peers = append(s.peers[:i:i], s.peers[i+1:]...)
+			break
+		}
+	}
+	s.count.disconnects++
+	unsent := p.out
+	p.out, p.outMsgs, p.outBytes = queue[item]{}, 0, 0
+	s.pat.detach(p, &unsent)
+	s.count.dropped += uint64(unsent.len())
+	protocol := errors.Is(p.err, ErrProtocol)
+	if protocol {
+		s.count.protocolErrors++
+	}
+	s.roomMade()
+	s.mu.Unlock()
+	s.in.nudge()
+	if protocol {
+		s.emit(p.event(ProtocolError, p.reason()))
+	}
+	s.emit(p.event(Disconnected, p.reason()))
+}

@@ -1,0 +1,137 @@
+package zmq
+
+import (
+	"context"
+
+	"eventspine/internal/fault"
+	"eventspine/internal/zmq/topics"
+)
+
+const subscriptionOverhead = 64 // bytes of memory that a subscription takes besides its topic
+
+// publisher is PUB and XPUB: each message goes to every peer that subscribed to a beginning
+// of its first frame, once, unless that peer is full.
+type publisher struct {
+	s     *Socket
+	index topics.Index[*peer]
+	hits  []*peer // scratch of send
+}
+
+// attach gives a dialled peer what its connection before did not send.
+func (u *publisher) attach(p *peer) {
+	if p.dialer == nil {
+		return
+	}
+	for p.dialer.kept.len() > 0 {
+		p.push(p.dialer.kept.pop())
+	}
+}
+
+func (u *publisher) detach(p *peer, unsent *queue[item]) {
+	u.notify(u.index.Drop(p), false)
+	if p.dialer != nil {
+		p.dialer.kept, *unsent = *unsent, queue[item]{}
+	}
+}
+
+func (u *publisher) send(it item) error {
+	u.s.marks++
+	u.hits = u.index.Match(it.msg[0], u.hits[:0])
+	for _, p := range u.hits {
+		if p.mark == u.s.marks {
+			continue // another subscription of the same peer
+		}
+		p.mark = u.s.marks
+		if p.full() {
+			p.dropped++
+			u.s.count.dropped++
+			continue
+		}
+		p.push(it)
+	}
+	return nil
+}
+
+func (u *publisher) room() {}
+
+// inbound takes subscriptions as ZMTP 3.0 sends them, as messages. XPUB passes everything
+// else on to the application; PUB ignores it.
+func (u *publisher) inbound(p *peer, m Msg) (Msg, error) {
+	if len(m) == 1 && len(m[0]) > 0 && m[0][0] <= 1 {
+		return nil, u.subscribe(p, string(m[0][1:]), m[0][0] == 1)
+	}
+	if u.s.typ == XPub {
+		return m, nil
+	}
+	return nil, nil
+}
+
+func (u *publisher) subscribe(p *peer, topic string, on bool) error {
+	u.s.mu.Lock()
+	defer u.s.mu.Unlock()
+	cost := int64(len(topic)) + subscriptionOverhead
+	if !on {
+		gone, last := u.index.Remove(p, topic)
+		if gone {
+			p.subBytes -= cost
+		}
+		if last {
+			u.notify([]string{topic}, false)
+		}
+		return nil
+	}
+	if p.subBytes+cost > int64(u.s.opt.RcvBytes) {
+		return fault.Errorf("zmq", fault.TooLarge, "%w: subscriptions of more than %d bytes", ErrProtocol, u.s.opt.RcvBytes)
+	}
+	fresh, first := u.index.Add(p, topic)
+	if fresh {
+		p.subBytes += cost
+	}
+	if first {
+		u.notify([]string{topic}, true)
+	}
+	return nil
+}
+
+// notify tells XPUB's Recv of topics that gained their first or lost their last subscriber.
+func (u *publisher) notify(changed []string, on bool) {
+	if u.s.typ != XPub || len(changed) == 0 {
+		return
+	}
+	b := &u.s.in
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, topic := range changed {
+		b.changes.add(topic, on)
+	}
+	b.signal()
+}
+
+// recv gives XPUB subscription changes before messages.
+func (u *publisher) recv(ctx context.Context) (Msg, error) {
+	if u.s.typ == Pub {
+		return nil, wrongType("Recv", u.s.typ)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	b := &u.s.in
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for {
+		if b.closed {
+			return nil, ErrClosed
+		}
+		m := b.changes.pop()
+		if m == nil {
+			_, m = b.take()
+		}
+		if m != nil {
+			b.pass()
+			return m, nil
+		}
+		if err := b.sleep(ctx); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,203 @@
+// Package topics is the subscription index: which subscribers want a message that begins
+// with given bytes. It is a radix tree, so a lookup costs at most one step for each byte of
+// the longest subscription on the way, however many subscriptions there are and however
+// hostile their choice is.
+package topics
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+)
+
+// Index maps topic prefixes to subscribers of type K, counting repeats. The zero value is
+// empty and ready. Not safe for concurrent use.
+type Index[K comparable] struct {
+	root  node[K]
+	byKey map[K]map[string]int // how often each subscriber asked for each topic
+	total int                  // different topics
+}
+
+type node[K comparable] struct {
+	prefix string     // from the parent to here; empty at the root only
+	firsts []byte     // first byte of each child's prefix, in the order of next
+	next   []*node[K] // children
+	subs   []K        // who asked for exactly this topic, each once
+}
+
+// Add notes that k wants topic. fresh reports whether k did not want it before, and first
+// whether nobody did.
+func (x *Index[K]) Add(k K, topic string) (fresh, first bool) {
+	if x.byKey == nil {
+		x.byKey = map[K]map[string]int{}
+	}
+	if x.byKey[k] == nil {
+		x.byKey[k] = map[string]int{}
+	}
+	x.byKey[k][topic]++
+	if x.byKey[k][topic] > 1 {
+		return false, false
+	}
+	n := x.insert(topic)
+	n.subs = append(n.subs, k)
+	if first = len(n.subs) == 1; first {
+		x.total++
+	}
+	return true, first
+}
+
+// Remove takes one Add back. gone reports whether k does not want topic any more, and last
+// whether nobody does. Removing what was never added changes nothing.
+func (x *Index[K]) Remove(k K, topic string) (gone, last bool) {
+	switch x.byKey[k][topic] {
+	case 0:
+		return false, false
+	case 1:
+		delete(x.byKey[k], topic)
+		if len(x.byKey[k]) == 0 {
+			delete(x.byKey, k)
+		}
+		return true, x.detach(k, topic)
+	}
+	x.byKey[k][topic]--
+	return false, false
+}
+
+// Drop forgets k and returns the topics that nobody wants any more, sorted.
+func (x *Index[K]) Drop(k K) (last []string) {
+	for topic := range x.byKey[k] {
+		if x.detach(k, topic) {
+			last = append(last, topic)
+		}
+	}
+	delete(x.byKey, k)
+	slices.Sort(last)
+	return last
+}
+
+// Match appends to dst every subscriber of a prefix of msg. A subscriber of several of them
+// is appended several times.
+func (x *Index[K]) Match(msg []byte, dst []K) []K {
+	n := &x.root
+	for {
+		dst = append(dst, n.subs...)
+		if n, msg = n.step(msg); n == nil {
+			return dst
+		}
+	}
+}
+
+// Any reports whether anybody wants msg.
+func (x *Index[K]) Any(msg []byte) bool {
+	for n := &x.root; n != nil; n, msg = n.step(msg) {
+		if len(n.subs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Topics lists the different topics, sorted.
+func (x *Index[K]) Topics() []string {
+	all := x.root.collect("", make([]string, 0, x.total))
+	slices.Sort(all)
+	return all
+}
+
+// Len is the number of different topics.
+func (x *Index[K]) Len() int { return x.total }
+
+// Count is the number of different topics that k wants.
+func (x *Index[K]) Count(k K) int { return len(x.byKey[k]) }
+
+// step goes to the child that msg continues with, or to nil.
+func (n *node[K]) step(msg []byte) (*node[K], []byte) {
+	if len(msg) == 0 {
+		return nil, nil
+	}
+	i := bytes.IndexByte(n.firsts, msg[0])
+	if i < 0 {
+		return nil, nil
+	}
+	c := n.next[i]
+	if len(msg) < len(c.prefix) || string(msg[:len(c.prefix)]) != c.prefix {
+		return nil, nil
+	}
+	return c, msg[len(c.prefix):]
+}
+
+// insert finds or makes the node of topic.
+func (x *Index[K]) insert(topic string) *node[K] {
+	n := &x.root
+	for topic != "" {
+		i := bytes.IndexByte(n.firsts, topic[0])
+		if i < 0 {
+			leaf := &node[K]{prefix: strings.Clone(topic)}
+			n.firsts, n.next = append(n.firsts, topic[0]), append(n.next, leaf)
+			return leaf
+		}
+		c := n.next[i]
+		if same := common(c.prefix, topic); same < len(c.prefix) { // split the edge
+			mid := &node[K]{prefix: c.prefix[:same], firsts: []byte{c.prefix[same]}, next: []*node[K]{c}}
+			c.prefix = c.prefix[same:]
+			n.next[i], c = mid, mid
+		}
+		n, topic = c, topic[len(c.prefix):]
+	}
+	return n
+}
+
+// detach removes k from topic's node, prunes what is empty, and reports whether k was last.
+func (x *Index[K]) detach(k K, topic string) bool {
+	last := x.root.remove(k, topic)
+	if last {
+		x.total--
+	}
+	return last
+}
+
+func (n *node[K]) remove(k K, topic string) (last bool) {
+	if topic == "" {
+		i := slices.Index(n.subs, k)
+		n.subs[i] = n.subs[len(n.subs)-1]
+		var zero K
+		n.subs[len(n.subs)-1] = zero
+		n.subs = n.subs[:len(n.subs)-1]
+		return len(n.subs) == 0
+	}
+	i := bytes.IndexByte(n.firsts, topic[0])
+	c := n.next[i]
+	if last = c.remove(k, topic[len(c.prefix):]); !last || len(c.subs) > 0 {
+		return last
+	}
+	switch len(c.next) {
+	case 0:
+		n.firsts, n.next = slices.Delete(n.firsts, i, i+1), slices.Delete(n.next, i, i+1)
+	case 1: // join the edge again
+		only := c.next[0]
+		only.prefix = c.prefix + only.prefix
+		n.next[i] = only
+	}
+	return last
+}
+
+func (n *node[K]) collect(path string, dst []string) []string {
+	path += n.prefix
+	if len(n.subs) > 0 {
+		dst = append(dst, path)
+	}
+	for _, c := range n.next {
+		dst = c.collect(path, dst)
+	}
+	return dst
+}
+
+func common(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}

@@ -1,0 +1,10 @@
+// Package zmtp is the ZeroMQ wire protocol on one connection: the handshake, frames and
+// commands of ZMTP 3.0 (RFC 23), and the commands of ZMTP 3.1 (RFC 37) that a peer may send.
+//
+// It guarantees that no byte a peer sends can panic the process, hold more memory than was
+// received (twice that while a long frame grows, and 64 KiB), or keep a handshake open past
+// its deadline. Greeting, NULL handshake and metadata are those of go-zeromq/zmq4, driven
+// over a guarded connection; the frames after it are read and written here.
+//
+// An encrypting net.Conn that shows NULL above and CURVE below fits under Open unchanged.
+package zmtp

@@ -1,0 +1,20 @@
+package zmtp
+
+import (
+	"errors"
+	"fmt"
+
+	"eventspine/internal/fault"
+)
+
+// ErrProtocol is wrapped by every error that the bytes of the peer caused, as against a
+// connection that ended or a deadline that passed. The connection is of no more use.
+var ErrProtocol = errors.New("ZMTP protocol error")
+
+func corrupt(format string, args ...any) error {
+	return fault.E("zmtp", fault.Corrupt, fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...)))
+}
+
+func tooLarge(format string, args ...any) error {
+	return fault.E("zmtp", fault.TooLarge, fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...)))
+}

@@ -1,0 +1,149 @@
+package zmtp
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+)
+
+const (
+	flagMore    = 1
+	flagLong    = 2
+	flagCommand = 4
+
+	growStep = 64 << 10 // a frame longer than this grows as its bytes come in
+)
+
+// Limits bound what a peer may send. Every one must be positive.
+type Limits struct {
+	Frame   int64 // bytes of one frame
+	Frames  int   // frames of one message
+	Message int64 // bytes of one message
+}
+
+// Reader takes messages and commands off a connection. Not safe for concurrent use.
+type Reader struct {
+	r      *bufio.Reader
+	lim    Limits
+	frames [][]byte // of a message whose end has not come
+	bytes  int64
+	inside bool // between two frames of one message
+}
+
+// NewReader reads from r, which holds what came after the handshake.
+func NewReader(r *bufio.Reader, lim Limits) *Reader { return &Reader{r: r, lim: lim} }
+
+// Next gives the next whole message (cmd is nil) or the next command (msg is nil), which may
+// also come between the frames of a message. The bytes belong to the caller. A frame with
+// reserved flags, over a limit, or a malformed command is an ErrProtocol; after any error
+// the Reader must not be used again.
+func (r *Reader) Next() (msg [][]byte, cmd *Command, err error) {
+	for {
+		flags, size, err := r.header()
+		if err != nil {
+			return nil, nil, err
+		}
+		body, err := r.body(size)
+		if err != nil {
+			return nil, nil, err
+		}
+		if flags&flagCommand != 0 {
+			cmd, err := ParseCommand(body)
+			return nil, cmd, err
+		}
+		if flags&flagMore == 0 && !r.inside {
+			return [][]byte{body}, nil, nil
+		}
+		r.frames = append(r.frames, body)
+		r.bytes += int64(size)
+		if r.inside = flags&flagMore != 0; !r.inside {
+			msg, r.frames, r.bytes = r.frames, nil, 0
+			return msg, nil, nil
+		}
+	}
+}
+
+// header reads and vets flags and size, so that no memory is taken for what is refused.
+func (r *Reader) header() (flags byte, size uint64, err error) {
+	h, err := r.r.Peek(2)
+	if err != nil {
+		return 0, 0, ended(err, len(h) > 0 || r.inside)
+	}
+	flags, size = h[0], uint64(h[1])
+	n := 2
+	if flags&flagLong != 0 {
+		if h, err = r.r.Peek(9); err != nil {
+			return 0, 0, ended(err, true)
+		}
+		size, n = binary.BigEndian.Uint64(h[1:]), 9
+	}
+	if err := r.vet(flags, size); err != nil {
+		return 0, 0, err
+	}
+	_, err = r.r.Discard(n)
+	return flags, size, err
+}
+
+func (r *Reader) vet(flags byte, size uint64) error {
+	switch {
+	case flags&^(flagMore|flagLong|flagCommand) != 0:
+		return corrupt("reserved bits in frame flags %#02x", flags)
+	case flags&flagCommand != 0 && flags&flagMore != 0:
+		return corrupt("command with the MORE flag")
+	case flags&flagCommand != 0 && size > maxCommand:
+		return tooLarge("command of %d bytes, the limit is %d", size, maxCommand)
+	case flags&flagCommand != 0:
+		return nil
+	case size > uint64(r.lim.Frame):
+		return tooLarge("frame of %d bytes, the limit is %d", size, r.lim.Frame)
+	case len(r.frames) >= r.lim.Frames:
+		return tooLarge("message of more than %d frames", r.lim.Frames)
+	case r.bytes+int64(size) > r.lim.Message:
+		return tooLarge("message of more than %d bytes", r.lim.Message)
+	}
+	return nil
+}
+
+func (r *Reader) body(size uint64) ([]byte, error) {
+	b := make([]byte, min(size, growStep))
+	for done := uint64(0); ; {
+		n, err := io.ReadFull(r.r, b[done:])
+		if err != nil {
+			return nil, ended(err, true)
+		}
+		if done += uint64(n); done == size {
+			return b, nil
+		}
+		grown := make([]byte, min(size, 2*done))
+		copy(grown, b)
+		b = grown
+	}
+}
+
+// Pending reports whether a whole frame is in the buffer already, so that Next will not wait
+// for its first one.
+func (r *Reader) Pending() bool {
+	n := r.r.Buffered()
+	if n < 2 {
+		return false
+	}
+	h, err := r.r.Peek(min(n, 9))
+	switch {
+	case err != nil:
+		return false
+	case h[0]&flagLong == 0:
+		return n >= 2+int(h[1])
+	case len(h) < 9:
+		return false
+	}
+	size := binary.BigEndian.Uint64(h[1:])
+	return size <= readBufferSize && n >= 9+int(size)
+}
+
+// ended tells a connection that was closed between two messages (EOF) from one cut inside.
+func ended(err error, inside bool) error {
+	if err == io.EOF && inside {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
