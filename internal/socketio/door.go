@@ -1,0 +1,241 @@
+package socketio
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"eventspine/internal/event"
+	"eventspine/internal/fault"
+)
+
+// handshake is what the door knows of a request that opens a session. It travels in the
+// request's context, through the engine, to the transport.
+type handshake struct {
+	user    User
+	release []func() // gives back what was reserved
+	session *session // set once the transport accepted
+	confirm func()   // polling: the client came back
+}
+
+type handshakeKey struct{}
+
+func handshakeOf(r *http.Request) *handshake {
+	h, _ := r.Context().Value(handshakeKey{}).(*handshake)
+	return h
+}
+
+// refusal is the JSON that a refused client gets.
+type refusal struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func refuse(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(refusal{code, message})
+}
+
+// turnAway is refuse with the reason counted.
+func (s *Server) turnAway(w http.ResponseWriter, status int, kind fault.Kind, message string) {
+	s.metrics.refused.WithLabelValues(kind.String()).Inc()
+	refuse(w, status, kind.String(), message)
+}
+
+// ServeHTTP checks origin, protocol and token of every request, and then serves a session's
+// request or opens a session.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !s.admitOrigin(w, r) {
+		s.turnAway(w, http.StatusForbidden, fault.Forbidden, "this origin is not allowed")
+		return
+	}
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	query := r.URL.Query()
+	if eio := query.Get("EIO"); eio != "3" {
+		s.turnAway(w, http.StatusBadRequest, fault.Invalid, "this server speaks Engine.IO 3: use socket.io-client 1 or 2")
+		return
+	}
+	user, err := s.identify(r)
+	if err != nil {
+		status := http.StatusUnauthorized
+		if fault.KindOf(err) == fault.Forbidden {
+			status = http.StatusForbidden
+		}
+		s.turnAway(w, status, fault.KindOf(err), err.Error())
+		return
+	}
+	if sid := query.Get("sid"); sid != "" {
+		s.resume(w, r, user, sid)
+		return
+	}
+	s.open(w, r, user)
+}
+
+// admitOrigin sets the CORS headers. A request without an Origin comes from no browser page.
+func (s *Server) admitOrigin(w http.ResponseWriter, r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	w.Header().Add("Vary", "Origin")
+	if !slices.Contains(s.opt.Origins, "*") && !slices.Contains(s.opt.Origins, origin) {
+		return false
+	}
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Allow-Credentials", "true")
+	if r.Method == http.MethodOptions {
+		h.Set("Access-Control-Allow-Methods", "GET, POST")
+		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+		h.Set("Access-Control-Max-Age", "600")
+	}
+	return true
+}
+
+// identify finds the token in the query or the Authorization header and verifies it.
+func (s *Server) identify(r *http.Request) (User, error) {
+	token := r.URL.Query().Get("token")
+	if token == "" {
+		scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if strings.EqualFold(scheme, "Bearer") {
+			token = strings.TrimSpace(value)
+		}
+	}
+	if token == "" {
+		return User{}, fault.Errorf("", fault.Unauthorized, "the token is missing: give it as the query parameter token or as Authorization: Bearer")
+	}
+	user, err := s.opt.Verify(token)
+	switch {
+	case err != nil && fault.KindOf(err) == fault.Forbidden:
+		return User{}, err
+	case err != nil:
+		return User{}, fault.E("", fault.Unauthorized, err)
+	case user.ID == "" || user.ID == event.Everybody:
+		return User{}, fault.Errorf("", fault.Forbidden, "the token names no single user")
+	}
+	return user, nil
+}
+
+// resume serves a polling request of a session that is open, for the user who opened it only.
+func (s *Server) resume(w http.ResponseWriter, r *http.Request, user User, sid string) {
+	s.mu.Lock()
+	c := s.polls[sid]
+	s.mu.Unlock()
+	// One answer for a session that is gone and for one of somebody else.
+	if c == nil || c.user.ID != user.ID || r.URL.Query().Get("transport") != c.transport {
+		s.turnAway(w, http.StatusBadRequest, fault.NotFound, "there is no such session")
+		return
+	}
+	c.ServeHTTP(w, r)
+}
+
+// open begins a session.
+func (s *Server) open(w http.ResponseWriter, r *http.Request, user User) {
+	h := &handshake{user: user}
+	if status, err := s.reserve(h, r); err != nil {
+		h.giveBack()
+		s.turnAway(w, status, fault.KindOf(err), err.Error())
+		return
+	}
+	if !s.enter() {
+		h.giveBack()
+		s.turnAway(w, http.StatusServiceUnavailable, fault.Unavailable, "the bridge is shutting down")
+		return
+	}
+	defer func() {
+		if h.session == nil { // otherwise the engine's announcement ends the handshake
+			h.giveBack()
+			s.opening.Done()
+		}
+	}()
+	r = r.WithContext(context.WithValue(r.Context(), handshakeKey{}, h))
+	s.engine.ServeHTTP(&engineWriter{ResponseWriter: w}, r)
+}
+
+// reserve checks that the request is a handshake and that every cap has room for it.
+func (s *Server) reserve(h *handshake, r *http.Request) (status int, err error) {
+	addr, now := addressKey(r.RemoteAddr), time.Now()
+	if !s.limits.begin(addr, now) {
+		return http.StatusTooManyRequests, fault.Errorf("", fault.Overloaded, "too many handshakes from this address")
+	}
+	switch r.URL.Query().Get("transport") {
+	case "websocket":
+		if !websocket.IsWebSocketUpgrade(r) {
+			return http.StatusBadRequest, fault.Errorf("", fault.Invalid, "this is no websocket upgrade")
+		}
+	case "polling":
+		if r.Method != http.MethodGet || r.URL.Query().Has("j") {
+			return http.StatusBadRequest, fault.Errorf("", fault.Invalid, "a polling handshake is a GET, and JSONP is not served")
+		}
+		confirm, ok := s.limits.hold(addr, now)
+		if !ok {
+			return http.StatusTooManyRequests, fault.Errorf("", fault.Overloaded, "too many polling handshakes are unfinished")
+		}
+		h.confirm, h.release = confirm, append(h.release, confirm)
+	default:
+		return http.StatusBadRequest, fault.Errorf("", fault.Invalid, "transport must be websocket or polling")
+	}
+	release, err := s.hub.Reserve(h.user.ID)
+	if err != nil {
+		return http.StatusTooManyRequests, err
+	}
+	h.release = append(h.release, release)
+	return 0, nil
+}
+
+func (h *handshake) giveBack() {
+	for _, release := range h.release {
+		release()
+	}
+}
+
+// engineWriter is the ResponseWriter that the engine gets: it puts the guard on a hijacked
+// connection and drops what the engine writes after an answer has gone out.
+type engineWriter struct {
+	http.ResponseWriter
+	session  *session
+	answered bool
+}
+
+// Hijack implements http.Hijacker.
+func (w *engineWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	w.answered = true
+	return &guard{Conn: conn, allow: w.session.allow, refuse: w.session.violated}, buf, nil
+}
+
+// Unwrap serves http.ResponseController.
+func (w *engineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *engineWriter) WriteHeader(status int) {
+	if !w.answered {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (w *engineWriter) Write(b []byte) (int, error) {
+	if w.answered {
+		return len(b), nil
+	}
+	return w.ResponseWriter.Write(b)
+}

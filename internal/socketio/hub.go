@@ -1,0 +1,160 @@
+package socketio
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"eventspine/internal/fault"
+)
+
+// Conn is one client, whatever protocol it speaks.
+type Conn interface {
+	ID() string   // the session id, unguessable
+	User() string // whose token opened it
+	// Emit queues the packet and never waits. False means that the connection is gone, or was
+	// closed just now because its queue is full.
+	Emit(*Packet) bool
+	// Close ends the connection; reason is a word or two for logs and metrics. Only the first
+	// call has an effect.
+	Close(reason string)
+}
+
+const hubShards = 64
+
+// Hub knows which connections a user has. Safe for concurrent use; no lock is held while a
+// packet is emitted.
+type Hub struct {
+	perUser, total int
+	seed           maphash.Seed
+	count          atomic.Int64 // reserved connections
+	shards         [hubShards]hubShard
+}
+
+type hubShard struct {
+	mu       sync.RWMutex
+	conns    map[string][]Conn // a slice is never changed, only replaced
+	reserved map[string]int
+}
+
+// NewHub makes a hub that admits perUser connections of one user and total in all.
+func NewHub(perUser, total int) *Hub {
+	h := &Hub{perUser: perUser, total: total, seed: maphash.MakeSeed()}
+	for i := range h.shards {
+		h.shards[i].conns, h.shards[i].reserved = map[string][]Conn{}, map[string]int{}
+	}
+	return h
+}
+
+func (h *Hub) shard(user string) *hubShard {
+	return &h.shards[maphash.String(h.seed, user)%hubShards]
+}
+
+// Reserve takes a place for one more connection of the user, before its handshake. The error is
+// of kind Overloaded. release gives the place back and may be called more than once.
+func (h *Hub) Reserve(user string) (release func(), err error) {
+	s := h.shard(user)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case h.count.Load() >= int64(h.total):
+		return nil, fault.Errorf("", fault.Overloaded, "this bridge holds all the connections it may")
+	case s.reserved[user] >= h.perUser:
+		return nil, fault.Errorf("", fault.Overloaded, "this user has %d connections already", h.perUser)
+	}
+	s.reserved[user]++
+	h.count.Add(1)
+	return sync.OnceFunc(func() { h.unreserve(user) }), nil
+}
+
+func (h *Hub) unreserve(user string) {
+	s := h.shard(user)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.count.Add(-1)
+	if s.reserved[user]--; s.reserved[user] == 0 {
+		delete(s.reserved, user)
+	}
+}
+
+// Add makes the connection one of its user's: from now on it gets what is sent.
+func (h *Hub) Add(c Conn) {
+	s := h.shard(c.User())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.conns[c.User()]
+	s.conns[c.User()] = append(old[:len(old):len(old)], c)
+}
+
+// Remove forgets the connection. It may be called for one that was never added.
+func (h *Hub) Remove(c Conn) {
+	s := h.shard(c.User())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.conns[c.User()]
+	i := slices.Index(old, c)
+	switch {
+	case i < 0:
+	case len(old) == 1:
+		delete(s.conns, c.User())
+	default:
+		s.conns[c.User()] = slices.Concat(old[:i], old[i+1:])
+	}
+}
+
+// ToUser queues the event for every connection of the user and returns for how many. payload is
+// JSON and must not be changed afterwards. Calls from one goroutine reach a connection in order.
+func (h *Hub) ToUser(user, name string, payload []byte) int {
+	s := h.shard(user)
+	s.mu.RLock()
+	conns := s.conns[user]
+	s.mu.RUnlock()
+	if len(conns) == 0 {
+		return 0
+	}
+	return emit(conns, NewPacket(name, payload))
+}
+
+// ToAll is ToUser for everybody.
+func (h *Hub) ToAll(name string, payload []byte) int {
+	p, n := NewPacket(name, payload), 0
+	var all [][]Conn
+	for i := range h.shards {
+		s := &h.shards[i]
+		all = all[:0]
+		s.mu.RLock()
+		for _, conns := range s.conns {
+			all = append(all, conns)
+		}
+		s.mu.RUnlock()
+		for _, conns := range all {
+			n += emit(conns, p)
+		}
+	}
+	return n
+}
+
+func emit(conns []Conn, p *Packet) int {
+	n := 0
+	for _, c := range conns {
+		if c.Emit(p) {
+			n++
+		}
+	}
+	return n
+}
+
+// Len is the number of connections that get events.
+func (h *Hub) Len() int {
+	n := 0
+	for i := range h.shards {
+		s := &h.shards[i]
+		s.mu.RLock()
+		for _, conns := range s.conns {
+			n += len(conns)
+		}
+		s.mu.RUnlock()
+	}
+	return n
+}

@@ -1,0 +1,306 @@
+package socketio
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	gsio "github.com/googollee/go-socket.io"
+	"github.com/googollee/go-socket.io/engineio"
+	"github.com/googollee/go-socket.io/engineio/transport"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventspine/internal/fault"
+)
+
+// User is whom a token belongs to.
+type User struct {
+	ID      string
+	Expires time.Time // the connection is closed then; zero: never
+}
+
+// Synced is the answer to a client's sync: its callback is called with the events and the info.
+type Synced struct {
+	Events [][]byte // JSON, oldest first
+	Info   []byte   // a JSON object: complete, last, …
+}
+
+// Options of a Server. Verify and Hub must be set; every other zero value has a default.
+type Options struct {
+	// Verify says whose the token is. Its error is shown to the client.
+	Verify func(token string) (User, error)
+	// Sync answers the event "sync" of a client with what it missed. arg is its first argument,
+	// valid JSON or nil. It runs on the connection's reading goroutine.
+	Sync func(ctx context.Context, user string, arg json.RawMessage) Synced
+	Hub  *Hub
+
+	Origins          []string      // allowed Origin headers such as https://app.example.com; "*": any; none: only clients that are no browsers
+	PingInterval     time.Duration // how often a client pings; default 25 s
+	PingTimeout      time.Duration // a client silent for this long is closed; default 60 s
+	HandshakeTimeout time.Duration // for a polling client to come back; default 10 s
+	WriteTimeout     time.Duration // for one write to a client; default 20 s
+	SyncTimeout      time.Duration // default 10 s
+	QueueMessages    int           // events queued for a connection; default 1,024
+	QueueBytes       int           // bytes queued for a connection; default 1 MiB
+	HandshakeRate    int           // handshakes a second from one address, four times that in a burst; default 500
+	PendingPolls     int           // unfinished polling handshakes from one address; default 256
+	InboundRate      int           // packets a second from one connection, four times that in a burst; default 50
+	Syncs            int           // syncs answered at the same time; default 64
+
+	Registry prometheus.Registerer // nil: metrics are kept but not exported
+	Log      *slog.Logger          // nil: nothing is logged
+}
+
+// pendingFactor times PendingPolls is the bound on unfinished polling handshakes in all.
+const pendingFactor = 8
+
+func (o *Options) defaults() {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	setInt := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	set(&o.PingInterval, 25*time.Second)
+	set(&o.PingTimeout, 60*time.Second)
+	set(&o.HandshakeTimeout, 10*time.Second)
+	set(&o.WriteTimeout, 20*time.Second)
+	set(&o.SyncTimeout, 10*time.Second)
+	setInt(&o.QueueMessages, 1024)
+	setInt(&o.QueueBytes, 1<<20)
+	setInt(&o.HandshakeRate, 500)
+	setInt(&o.PendingPolls, 256)
+	setInt(&o.InboundRate, 50)
+	setInt(&o.Syncs, 64)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Server is the http.Handler of the path /socket.io/. Safe for concurrent use.
+type Server struct {
+	opt     Options
+	hub     *Hub
+	log     *slog.Logger
+	metrics *metrics
+	limits  *limiter
+	engine  *gsio.Server
+	syncing chan struct{} // places for syncs under way
+
+	ctx    context.Context // ends with the server
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	closing  bool
+	sessions map[*session]struct{} // from the handshake on
+	polls    map[string]*pollConn  // by session id
+	work     sync.WaitGroup        // writers and the engine's accept loop
+	opening  sync.WaitGroup        // handshakes the engine has in hand
+}
+
+// New starts a server; Close ends it. The error is of kind Invalid.
+func New(o Options) (*Server, error) {
+	if o.Verify == nil || o.Hub == nil {
+		return nil, fault.Errorf("start socket.io", fault.Invalid, "Verify and Hub must be set")
+	}
+	o.defaults()
+	if o.PingTimeout <= o.PingInterval {
+		return nil, fault.Errorf("start socket.io", fault.Invalid, "the ping timeout %v must be longer than the ping interval %v", o.PingTimeout, o.PingInterval)
+	}
+	s := &Server{opt: o, hub: o.Hub, log: o.Log, metrics: newMetrics(o.Registry),
+		limits:   newLimiter(o.HandshakeRate, o.PendingPolls, o.PendingPolls*pendingFactor),
+		syncing:  make(chan struct{}, o.Syncs),
+		sessions: map[*session]struct{}{}, polls: map[string]*pollConn{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.engine = gsio.NewServer(&engineio.Options{
+		PingInterval: o.PingInterval, PingTimeout: o.PingTimeout,
+		SessionIDGenerator: randomID{},
+		// Websocket first: the engine then offers no upgrade from polling, which it does badly.
+		Transports: []transport.Transport{newWSTransport(s), &pollTransport{s}},
+	})
+	s.engine.OnConnect("/", func(c gsio.Conn) error {
+		if a, ok := c.RemoteAddr().(sessionAddr); ok {
+			c.Leave(c.ID()) // each connection's own room: leaving rooms at the end costs time by their number
+			a.s.connected(c.ID())
+		}
+		return nil
+	})
+	s.engine.OnDisconnect("/", func(c gsio.Conn, _ string) {
+		if a, ok := c.RemoteAddr().(sessionAddr); ok {
+			a.s.end(endClient)
+		}
+	})
+	s.engine.OnEvent("/", "sync", s.sync)
+	s.spawn(func() { _ = s.engine.Serve() }) // ends with io.EOF when Close closes the engine
+	return s, nil
+}
+
+// randomID makes session ids of 128 random bits.
+type randomID struct{}
+
+// NewID implements the engine's IDGenerator.
+func (randomID) NewID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// raw is finished JSON. The engine walks over every byte of a slice, but not of a string.
+type raw struct{ s string }
+
+// MarshalJSON implements json.Marshaler.
+func (r raw) MarshalJSON() ([]byte, error) { return []byte(r.s), nil }
+
+// sync answers the client's event; its two results are the two arguments of the client's callback.
+func (s *Server) sync(c gsio.Conn, arg json.RawMessage) (events, info raw) {
+	a, ok := c.RemoteAddr().(sessionAddr)
+	if !ok || s.opt.Sync == nil {
+		return raw{"[]"}, raw{`{"complete":false}`}
+	}
+	began := time.Now()
+	defer func() { s.metrics.syncs.Observe(time.Since(began).Seconds()) }()
+	ctx, cancel := context.WithTimeout(s.ctx, s.opt.SyncTimeout)
+	defer cancel()
+	select {
+	case s.syncing <- struct{}{}:
+		defer func() { <-s.syncing }()
+	case <-ctx.Done():
+		return raw{"[]"}, raw{`{"complete":false,"error":"the bridge is busy"}`}
+	case <-a.s.done:
+		return raw{"[]"}, raw{`{"complete":false}`}
+	}
+	done := s.opt.Sync(ctx, a.s.user.ID, arg)
+	return raw{joinArray(done.Events)}, raw{string(appendASCII(nil, orEmpty(done.Info)))}
+}
+
+func orEmpty(info []byte) []byte {
+	if len(info) == 0 {
+		return []byte("{}")
+	}
+	return info
+}
+
+func joinArray(values [][]byte) string {
+	out := []byte{'['}
+	for i, v := range values {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = appendASCII(out, v)
+	}
+	return string(append(out, ']'))
+}
+
+// spawn runs fn as a goroutine that Close waits for; false when the server is closed.
+func (s *Server) spawn(fn func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.work.Go(fn)
+	return true
+}
+
+// enter counts a handshake in; false when the server is closing.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.opening.Add(1)
+	return true
+}
+
+// admit takes note of a session whose transport stands.
+func (s *Server) admit(h *handshake, x *session) {
+	h.session = x
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions[x] = struct{}{}
+}
+
+// remember makes an announced session reachable.
+func (s *Server) remember(x *session, id string) {
+	s.metrics.connections.WithLabelValues(x.transport).Inc()
+	s.hub.Add(client{x})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.announced != nil {
+		x.announced(id)
+	}
+}
+
+// forget is the inverse of admit and remember.
+func (s *Server) forget(x *session, id string, listed bool) {
+	if listed {
+		s.metrics.connections.WithLabelValues(x.transport).Dec()
+		s.hub.Remove(client{x})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, x)
+	delete(s.polls, id)
+}
+
+const (
+	drainEvery  = 10 * time.Millisecond // how often Close looks whether the queues are empty
+	engineEnd   = 2 * time.Second       // for the engine's goroutines after their sessions ended
+	engineEvery = time.Millisecond
+)
+
+// Close refuses new clients, lets what is queued go out until ctx ends, and closes every
+// connection. When it returns nothing of the server runs. Clients connect again elsewhere by
+// themselves. It may be called again.
+func (s *Server) Close(ctx context.Context) {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.poll(ctx, drainEvery, func() bool { return !slices.ContainsFunc(s.snapshot(), busy) })
+	for _, x := range s.snapshot() {
+		x.end(endShutdown)
+	}
+	s.opening.Wait() // closing the engine under a handshake would panic
+	for _, x := range s.snapshot() {
+		x.end(endShutdown)
+	}
+	s.mu.Lock()
+	s.cancel()
+	s.mu.Unlock()
+	_ = s.engine.Close()
+	s.work.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), engineEnd)
+	defer cancel()
+	s.poll(ctx, engineEvery, func() bool { return s.engine.Count() == 0 })
+}
+
+func busy(x *session) bool { return !x.out.idle() }
+
+func (s *Server) snapshot() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.sessions))
+}
+
+func (s *Server) poll(ctx context.Context, every time.Duration, done func() bool) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}

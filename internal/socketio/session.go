@@ -1,0 +1,230 @@
+package socketio
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/googollee/go-socket.io/engineio/frame"
+	"github.com/googollee/go-socket.io/engineio/packet"
+)
+
+// Why connections end; the labels of a metric, so the set is closed. Reasons given to Close from
+// outside count as they are and come from small sets too.
+const (
+	endClient    = "client closed"
+	endTransport = "transport closed"
+	endPing      = "ping timeout"
+	endSlow      = "slow client"
+	endExpired   = "token expired"
+	endProtocol  = "protocol violation"
+	endAbandoned = "handshake abandoned"
+	endWrite     = "write failed"
+	endShutdown  = "shutdown"
+)
+
+// session is one client: a Conn toward the Hub, and toward the engine the part of a transport
+// connection that websocket and polling share. What the engine writes goes through the same
+// queue as events, so that no goroutine of the engine ever waits for a client.
+type session struct {
+	srv       *Server
+	user      User
+	transport string
+	url       url.URL
+	header    http.Header
+	remote    string
+	out       queue
+	flush     func()          // called when the queue wants a writer
+	hangUp    func()          // closes the transport, called once
+	announced func(id string) // called once, under the server's lock; may be nil
+	release   []func()        // gives back what the handshake reserved
+
+	ready chan struct{} // closed when the engine has announced the connection
+	done  chan struct{} // closed when the session has ended
+
+	mu       sync.Mutex
+	id       string
+	listed   bool // the hub knows it
+	reason   string
+	deadline time.Time // of the next packet from the client
+	expiry   *time.Timer
+	inbound  bucket
+}
+
+// ID implements Conn.
+func (s *session) ID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id
+}
+
+// User implements Conn.
+func (s *session) User() string { return s.user.ID }
+
+// Emit implements Conn.
+func (s *session) Emit(p *Packet) bool { return s.send(p.eio3()) }
+
+func (s *session) send(m message) bool {
+	start, full := s.out.put(m)
+	switch {
+	case full:
+		s.end(endSlow)
+	case start:
+		s.flush()
+	}
+	return !full && !s.ended()
+}
+
+// end closes the session; the first reason counts.
+func (s *session) end(reason string) {
+	s.mu.Lock()
+	if s.reason != "" {
+		s.mu.Unlock()
+		return
+	}
+	s.reason = reason
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	close(s.done)
+	id, listed := s.id, s.listed
+	s.mu.Unlock()
+
+	s.srv.forget(s, id, listed)
+	s.srv.metrics.lost.Add(float64(s.out.close()))
+	s.srv.metrics.ended.WithLabelValues(reason).Inc()
+	s.hangUp()
+	for _, release := range s.release {
+		release()
+	}
+	s.srv.log.Debug("connection ended", "user", s.user.ID, "remote", s.remote, "transport", s.transport, "reason", reason)
+}
+
+func (s *session) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// violated ends the session of a client that broke the protocol.
+func (s *session) violated(err error) {
+	label := string(badPayload)
+	if v, ok := err.(violation); ok {
+		label = string(v)
+	}
+	s.srv.metrics.violations.WithLabelValues(label).Inc()
+	s.srv.log.Warn("client broke the protocol", "user", s.user.ID, "remote", s.remote, "rule", label)
+	s.end(endProtocol)
+}
+
+// allow is the inbound rate limit.
+func (s *session) allow() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rate := float64(s.srv.opt.InboundRate)
+	return s.inbound.allow(time.Now(), rate, rate*burstFactor)
+}
+
+// connected is the engine's announcement. It may come more than once, or after the end.
+func (s *session) connected(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.id != "" {
+		return
+	}
+	s.id = id
+	if s.reason == "" {
+		s.listed = true
+		s.srv.remember(s, id)
+		if left := time.Until(s.user.Expires); !s.user.Expires.IsZero() {
+			s.expiry = time.AfterFunc(left, func() { s.end(endExpired) })
+		}
+	}
+	close(s.ready)
+	s.srv.opening.Done()
+}
+
+func (s *session) why() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
+}
+
+// client is the session as the Hub sees it. The engine wants a Close without a reason.
+type client struct{ *session }
+
+// Close implements Conn.
+func (c client) Close(reason string) { c.end(reason) }
+
+// The engine's side: github.com/googollee/go-socket.io/engineio/transport.Conn, without the
+// reading and the closing.
+
+// body is a packet's data as the engine reads it.
+type body struct{ *bytes.Reader }
+
+func (body) Close() error { return nil }
+
+func readerOf(b []byte) io.ReadCloser { return body{bytes.NewReader(b)} }
+
+// answer collects a packet of the engine and queues it. It cannot fail: the engine forgets to
+// clean up after a session whose first packets fail, so a dead one is discovered by reading.
+type answer struct {
+	s *session
+	bytes.Buffer
+}
+
+// NextWriter begins a packet to the client.
+func (s *session) NextWriter(_ frame.Type, kind packet.Type) (io.WriteCloser, error) {
+	a := &answer{s: s}
+	a.WriteByte(kind.StringByte())
+	return a, nil
+}
+
+// Close queues the packet.
+func (a *answer) Close() error {
+	text := bytes.TrimRight(a.Bytes(), "\n") // of the engine's JSON encoder
+	a.s.send(message{text: appendASCII(make([]byte, 0, len(text)), text)})
+	return nil
+}
+
+// URL is the URL of the handshake.
+func (s *session) URL() url.URL { return s.url }
+
+// RemoteHeader holds the headers of the handshake.
+func (s *session) RemoteHeader() http.Header { return s.header }
+
+// sessionAddr is the address of the client, and the way from the engine's connection to ours.
+type sessionAddr struct{ s *session }
+
+// Network implements net.Addr.
+func (a sessionAddr) Network() string { return "tcp" }
+
+// String implements net.Addr.
+func (a sessionAddr) String() string { return a.s.remote }
+
+// LocalAddr implements the engine's interface.
+func (s *session) LocalAddr() net.Addr { return sessionAddr{s} }
+
+// RemoteAddr implements the engine's interface.
+func (s *session) RemoteAddr() net.Addr { return sessionAddr{s} }
+
+// SetWriteDeadline does nothing: each write has a deadline of its own.
+func (s *session) SetWriteDeadline(time.Time) error { return nil }
+
+// newSession is the common part; the transport adds flush and hangUp before it is used.
+func (srv *Server) newSession(r *http.Request, transport string, h *handshake) *session {
+	return &session{
+		srv: srv, user: h.user, transport: transport, remote: r.RemoteAddr,
+		url: url.URL{Path: r.URL.Path}, header: http.Header{},
+		out:   queue{maxMessages: srv.opt.QueueMessages, maxBytes: srv.opt.QueueBytes},
+		ready: make(chan struct{}), done: make(chan struct{}),
+		release: h.release,
+	}
+}
