@@ -1,0 +1,55 @@
+package ingest
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventspine/internal/zmq"
+)
+
+type sendMetrics struct {
+	sent, refused, messages prometheus.Counter
+}
+
+func newSendMetrics(r prometheus.Registerer, socket *zmq.Socket) *sendMetrics {
+	m := &sendMetrics{
+		sent:     counter("eventspine_ingest_sent_events_total", "events put into a worker's send queue"),
+		refused:  counter("eventspine_ingest_refused_events_total", "events refused because the send queue was full or no worker was there"),
+		messages: counter("eventspine_ingest_sent_messages_total", "messages that carried the sent events"),
+	}
+	if r != nil {
+		r.MustRegister(m.sent, m.refused, m.messages,
+			gauge("eventspine_ingest_workers_count", "connected workers", func() float64 { return float64(socket.Stats().Peers) }),
+			gauge("eventspine_ingest_queued_messages_count", "messages waiting for a worker", func() float64 { return float64(socket.Stats().Queued) }))
+	}
+	return m
+}
+
+type receiveMetrics struct {
+	received, messages prometheus.Counter
+	bad                *prometheus.CounterVec
+}
+
+func newReceiveMetrics(r prometheus.Registerer, socket *zmq.Socket) *receiveMetrics {
+	m := &receiveMetrics{
+		received: counter("eventspine_ingest_received_events_total", "events taken in from producers"),
+		messages: counter("eventspine_ingest_received_messages_total", "good messages taken in from producers"),
+		bad: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "eventspine_ingest_bad_messages_total",
+			Help: "messages that are neither one event nor a batch, by reason"}, []string{"reason"}),
+	}
+	if r != nil {
+		r.MustRegister(m.received, m.messages, m.bad,
+			gauge("eventspine_ingest_producers_count", "connected producers", func() float64 { return float64(socket.Stats().Peers) }),
+			gauge("eventspine_ingest_waiting_messages_count", "messages received and not yet taken by the worker", func() float64 { return float64(socket.Stats().Unread) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "eventspine_ingest_protocol_errors_total",
+				Help: "connections closed because the peer broke the ZeroMQ protocol"}, func() float64 { return float64(socket.Stats().ProtocolErrors) }))
+	}
+	return m
+}
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+func gauge(name, help string, read func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
+}

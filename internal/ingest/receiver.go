@@ -1,0 +1,126 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventspine/internal/fault"
+	"eventspine/internal/quiet"
+	"eventspine/internal/zmq"
+)
+
+// Batch is one good message: the events as the producer sent them, not yet validated. Source
+// is empty for an event that came without a header.
+type Batch struct {
+	Header
+	Events [][]byte // one at least
+}
+
+// ReceiverOptions are a Receiver's settings.
+type ReceiverOptions struct {
+	ZMQ     zmq.Options
+	Log     *slog.Logger          // nil: none
+	Metrics prometheus.Registerer // nil: none
+}
+
+// Receiver takes in what producers push. Recv is for one goroutine at a time.
+type Receiver struct {
+	socket   *zmq.Socket
+	endpoint string
+	log      *quiet.Logger
+	m        *receiveMetrics
+}
+
+// Listen binds the PULL socket. Producers that send faster than Recv is called are held back
+// by its receive high-water mark. Errors are of kind Unavailable when the address is taken,
+// Invalid when it makes no sense.
+func Listen(ctx context.Context, endpoint string, o ReceiverOptions) (*Receiver, error) {
+	if o.ZMQ.Monitor == nil && o.Log != nil {
+		o.ZMQ.Monitor = zmq.LogMonitor(o.Log)
+	}
+	socket := zmq.New(zmq.Pull, o.ZMQ)
+	at, err := socket.Bind(ctx, endpoint)
+	if err != nil {
+		_ = socket.Close(ctx) // nothing was received
+		return nil, err
+	}
+	return &Receiver{socket, at, quiet.New(o.Log, time.Second), newReceiveMetrics(o.Metrics, socket)}, nil
+}
+
+// Endpoint is where the socket is bound, with the actual port.
+func (r *Receiver) Endpoint() string { return r.endpoint }
+
+// Recv waits for the next good message until ctx ends. Bad ones are counted, logged at a
+// bounded rate without their content, and skipped.
+func (r *Receiver) Recv(ctx context.Context) (Batch, error) {
+	for {
+		m, err := r.socket.Recv(ctx)
+		if err != nil {
+			return Batch{}, err
+		}
+		b, err := ParseMessage(m)
+		if err == nil {
+			r.m.messages.Inc()
+			r.m.received.Add(float64(len(b.Events)))
+			return b, nil
+		}
+		reason := "header"
+		if errors.Is(err, errEmpty) {
+			reason = "empty"
+		}
+		r.m.bad.WithLabelValues(reason).Inc()
+		r.log.Warn("bad message on the event pipeline", "reason", err.Error(), "frames", len(m))
+	}
+}
+
+var (
+	errEmpty  = errors.New("a message without an event")
+	errFrames = errors.New("several frames without a batch header")
+)
+
+// ParseMessage tells a single event from a batch. It does not look at the events.
+func ParseMessage(m zmq.Msg) (Batch, error) {
+	switch {
+	case len(m) == 0 || len(m) == 1 && len(m[0]) == 0:
+		return Batch{}, errEmpty
+	case len(m) == 1 && !isHeader(m[0]):
+		return Batch{Events: m}, nil
+	case !isHeader(m[0]):
+		return Batch{}, errFrames
+	}
+	h, err := ParseHeader(m[0])
+	if err != nil {
+		return Batch{}, err
+	}
+	if len(m) == 1 {
+		return Batch{}, errEmpty
+	}
+	return Batch{Header: h, Events: m[1:]}, nil
+}
+
+func isHeader(frame []byte) bool {
+	return len(frame) >= len(magic) && string(frame[:len(magic)]) == magic
+}
+
+// Idle reports that nothing waits for Recv and no producer is connected.
+func (r *Receiver) Idle() bool {
+	st := r.socket.Stats()
+	return st.Peers == 0 && st.Unread == 0
+}
+
+// Producers is the number of connected producers.
+func (r *Receiver) Producers() int { return r.socket.Stats().Peers }
+
+// Close stops taking in. What was received and not yet handed out is lost; the error says how
+// many messages that were.
+func (r *Receiver) Close(ctx context.Context) error {
+	err := r.socket.Close(ctx)
+	if n := r.socket.Stats().Discarded; n > 0 {
+		err = errors.Join(err, fault.Errorf("close receiver", fault.Unavailable, "%d received messages dropped", n))
+	}
+	return err
+}
