@@ -1,32 +1,52 @@
-// Package journal keeps every event once, in Redis: it drops repeats, numbers what is new,
-// and holds the last minutes for those who missed them.
+// Package journal keeps every event once, in Redis. It drops repeats, gives what is new its
+// number, and holds the last minutes for those who missed them.
+//
+//	            ┌ dedupe buckets: id → seq
+//	batch ──▶ commit (one script call a partition) ┼ journal: stream, seq → event
+//	            └ replay sets: user → seqs of the last minutes
+//
+// All of a partition is in one Redis Cluster slot, and one script call stores a batch of it
+// as a whole or not at all. Numbers are contiguous within an epoch and never used twice. A
+// new epoch begins whenever the server was started again (its data may have been rolled
+// back, which cannot be seen from the data) or was wiped; the commit script refuses to run
+// until that happened. Times of storage are the server's, so that workers need not agree on
+// the time; only the dedupe bucket of an id that holds no time comes from the caller's clock,
+// which may be wrong by up to a dedupe window.
 package journal
 
 import (
 	"context"
+	_ "embed"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
 )
 
-// Options are the limits of a Journal. Start from DefaultOptions; a zero field takes its
-// value from there.
+// Options are the limits of a Journal. A field that is zero or negative takes its value from
+// DefaultOptions. All processes of one installation must use the same limits.
 type Options struct {
 	Partitions   int           // fixed once Redis holds events
-	DedupeWindow time.Duration // how long an id is remembered at least
+	DedupeWindow time.Duration // how long an id is remembered at least, after it was seen last
 	ReplayWindow time.Duration // how long a user's events can be replayed
-	ReplayMax    int           // events a user in the replay window
-	JournalMax   int64         // events a partition
-	JournalAge   time.Duration
-	Log          *slog.Logger // nil: none
+	ReplayMax    int           // newest events a user that can be replayed
+	JournalMax   int64         // events a partition, trimmed in whole blocks of up to 100
+	JournalAge   time.Duration // age of an event at which it is trimmed; at least ReplayWindow
+	Log          *slog.Logger  // nil: none
 	Now          func() time.Time
+	Metrics      prometheus.Registerer // nil: none
 }
 
-// DefaultOptions are the limits of the design.
+// DefaultOptions are the limits an installation starts with: 16 partitions, dedupe over 10
+// minutes, replay of 5 minutes and 1,000 events a user, 100,000 events and 30 minutes a
+// partition.
 func DefaultOptions() Options {
 	return Options{
 		Partitions:   16,
@@ -40,19 +60,76 @@ func DefaultOptions() Options {
 	}
 }
 
-// Journal is a client of the stored journal. It is safe for concurrent use.
-type Journal struct {
-	client redis.UniversalClient
-	opts   Options
+func (o Options) withDefaults() Options {
+	d := DefaultOptions()
+	o.Partitions = positive(o.Partitions, d.Partitions)
+	o.DedupeWindow = positive(o.DedupeWindow, d.DedupeWindow)
+	o.ReplayWindow = positive(o.ReplayWindow, d.ReplayWindow)
+	o.ReplayMax = positive(o.ReplayMax, d.ReplayMax)
+	o.JournalMax = positive(o.JournalMax, d.JournalMax)
+	o.JournalAge = max(positive(o.JournalAge, d.JournalAge), o.ReplayWindow)
+	if o.Log == nil {
+		o.Log = d.Log
+	}
+	if o.Now == nil {
+		o.Now = d.Now
+	}
+	return o
 }
 
-// New makes a Journal over client, which stays the caller's to close.
-func New(client redis.UniversalClient, o Options) *Journal { return &Journal{client, o} }
+func positive[T int | int64 | time.Duration](n, otherwise T) T {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
 
-// Entry is one event to store. Event.ID is set, and Event.Raw holds no position members yet.
+// Journal is a client of the stored journal. It is safe for concurrent use, by many
+// goroutines and by many processes.
+type Journal struct {
+	client  redis.UniversalClient
+	opts    Options
+	metrics *metrics
+
+	commit, boot, replay, trim *redis.Script
+
+	ready   atomic.Bool
+	booting sync.Mutex
+	highest []atomic.Uint64 // by partition: the highest number seen, so that a new epoch lies above it
+	trimmed atomic.Int64    // when memory was last freed, in nanoseconds
+}
+
+var (
+	//go:embed commit.lua
+	commitSource string
+	//go:embed boot.lua
+	bootSource string
+	//go:embed replay.lua
+	replaySource string
+	//go:embed trim.lua
+	trimSource string
+)
+
+// New makes a Journal over client, which stays the caller's to close. It does not connect.
+func New(client redis.UniversalClient, o Options) *Journal {
+	o = o.withDefaults()
+	return &Journal{
+		client:  client,
+		opts:    o,
+		metrics: newMetrics(o.Metrics),
+		commit:  redis.NewScript(commitSource),
+		boot:    redis.NewScript(bootSource),
+		replay:  redis.NewScript(replaySource),
+		trim:    redis.NewScript(trimSource),
+		highest: make([]atomic.Uint64, o.Partitions),
+	}
+}
+
+// Entry is one event to store. Event.ID and Event.Raw are set, and Raw, a compact JSON
+// object, holds no position members yet.
 type Entry struct {
 	Event       event.Event
-	Deliverable bool // goes to browsers: kept for replay when it has a UserID
+	Deliverable bool // goes to browsers: replayed to its user, when it has a UserID
 }
 
 // Stored is an event's place in the journal.
@@ -62,39 +139,43 @@ type Stored struct {
 	Raw       []byte // the event with its position spliced in; nil for a Duplicate
 }
 
-// Page is a part of a user's replay.
-type Page struct {
-	Events   [][]byte // whole events, oldest first
-	Last     uint64   // where the next call goes on: its `after`
-	More     bool     // the limit was reached before the end
-	Complete bool     // nothing after `after` is missing
-	Epoch    uint64   // the partition's epoch now
+// tick is how often, in time, the script notes which number was the newest: the accuracy of
+// the windows.
+func (j *Journal) tick() time.Duration {
+	return min(max(j.opts.ReplayWindow/256, 5*time.Millisecond), 2*time.Second)
 }
 
-var errLater = fault.Errorf("journal", fault.Unavailable, "not ready")
-
-// Ready prepares Redis for Append.
-func (j *Journal) Ready(ctx context.Context) error { return errLater }
-
-// Append stores the batch, each event once, and numbers it.
-func (j *Journal) Append(ctx context.Context, batch []Entry) ([]Stored, error) { return nil, errLater }
-
-// Lookup reads events back by number.
-func (j *Journal) Lookup(ctx context.Context, p int, seqs []uint64) ([]Stored, error) {
-	return nil, errLater
+func (j *Journal) saw(p int, seq uint64) {
+	for {
+		old := j.highest[p].Load()
+		if seq <= old || j.highest[p].CompareAndSwap(old, seq) {
+			return
+		}
+	}
 }
 
-// Replay gives a user's deliverable events with seq > after.
-func (j *Journal) Replay(ctx context.Context, userID string, after uint64, limit int) (Page, error) {
-	return Page{}, errLater
+func (j *Journal) checkPartition(op string, p int) error {
+	if p < 0 || p >= j.opts.Partitions {
+		return fault.Errorf(op, fault.Invalid, "there is no partition %d; they are 0 to %d", p, j.opts.Partitions-1)
+	}
+	return nil
 }
 
-// Read gives the partition's events with seq > after.
-func (j *Journal) Read(ctx context.Context, p int, after uint64, limit int) ([][]byte, error) {
-	return nil, errLater
-}
+// key names a key of partition p. The braces are the hash tag that keeps a partition in one
+// slot.
+func key(p int, name string) string { return fmt.Sprintf("spine:{p%02d}:%s", p, name) }
 
-// Head is the partition's newest seq and its epoch.
-func (j *Journal) Head(ctx context.Context, p int) (seq, epoch uint64, err error) {
-	return 0, 0, errLater
+func replayKey(p int, userID string) string { return key(p, "replay:"+userID) }
+
+func bucketKey(p int, bucket int64) string { return key(p, fmt.Sprintf("ids:%d", bucket)) }
+
+func ms(d time.Duration) int64 { return d.Milliseconds() }
+
+// node is the server that holds partition p. Calls to it are not repeated behind our back,
+// as a cluster client does: whether a commit was done twice must stay visible.
+func (j *Journal) node(ctx context.Context, p int) (redis.Cmdable, error) {
+	if cluster, ok := j.client.(*redis.ClusterClient); ok {
+		return cluster.MasterForKey(ctx, key(p, "head"))
+	}
+	return j.client, nil
 }

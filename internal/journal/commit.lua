@@ -1,0 +1,157 @@
+-- Stores a batch of one partition: drops repeats, numbers the rest, adds them to the journal
+-- and to the users' replay sets. Everything is read and checked before the first write, as
+-- Redis does not roll back. The first write is one that Redis refuses when it is out of
+-- memory, so that a full server stores nothing rather than a part.
+--
+-- KEYS  1 head, 2 journal, 3 times, 4-7 dedupe buckets of the caller's clock: previous,
+--       current, next, outdated; then the other dedupe buckets and the replay sets
+-- ARGV  1 events, 2 dedupe window, 3 replay window, 4 replay max, 5 journal max,
+--       6 journal age, 7 tick (times in ms); then 5 for each event: id, key of its dedupe
+--       bucket (0: by the clock), key of its replay set (0: none), deliverable, body
+-- Returns the epoch, then for each event: seq (negative: a repeat), previous seq of the
+-- user, previous seq of the feed.
+local call, fmt, min = redis.call, string.format, math.min
+local head, journal, times = KEYS[1], KEYS[2], KEYS[3]
+local n, dedupe, window, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local age, tick = tonumber(ARGV[6]), tonumber(ARGV[7])
+local CHUNK = 1000 -- arguments a call, below what Lua can unpack
+
+local state = call('HMGET', head, 'epoch', 'seq', 'feed', 'run', 'last', 'tick')
+if not state[1] then return redis.error_reply('NOEPOCH the partition has no head') end
+local info = redis.pcall('INFO', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 'none'
+if state[4] ~= run then return redis.error_reply('NEWRUN the server was started again') end
+local epoch, seq, feed = tonumber(state[1]), tonumber(state[2]), tonumber(state[3] or 0)
+local last, ticked = tonumber(state[5] or 0), tonumber(state[6] or 0)
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+if now < last then now = last end -- the clock may be set back; the order of numbers is not
+
+-- the newest number that was stored longer ago than span, and when
+local function outdated(span)
+  if last <= now - span then return seq, last end
+  local found = call('ZREVRANGEBYSCORE', times, fmt('%.0f', now - span), '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  return tonumber(found[1] or 0), tonumber(found[2] or 0)
+end
+local floor = outdated(window)
+
+-- 1. what is known already: seq by event, from the buckets
+local known, bases, byclock, bybucket = {}, {}, {}, {}
+for i = 1, n do
+  local bucket = tonumber(ARGV[3 + 5 * i + 1])
+  if bucket == 0 then
+    byclock[#byclock + 1] = i
+  else
+    local list = bybucket[bucket]
+    if not list then list = {}; bybucket[bucket] = list end
+    list[#list + 1] = i
+  end
+end
+local function recall(bucket, list)
+  for from = 1, #list, CHUNK do
+    local upto, ids = min(from + CHUNK - 1, #list), {}
+    for i = from, upto do ids[#ids + 1] = ARGV[3 + 5 * list[i]] end
+    local got = call('HMGET', KEYS[bucket], '', unpack(ids))
+    if got[1] then bases[bucket] = tonumber(got[1]) end
+    for i = from, upto do
+      local first = got[i - from + 2]
+      if first then known[list[i]] = bases[bucket] + tonumber(first) end
+    end
+  end
+end
+for bucket, list in pairs(bybucket) do recall(bucket, list) end
+if #byclock > 0 then
+  for bucket = 4, 6 do recall(bucket, byclock) end
+  bybucket[5] = byclock
+end
+
+-- 2. numbers
+local out, seen, newest, s = { epoch }, {}, {}, seq
+for i = 1, n do
+  local at = 3 + 5 * i
+  local id, user, deliver = ARGV[at], tonumber(ARGV[at + 2]), ARGV[at + 3] == '1'
+  local first = known[i] or seen[id]
+  if first then
+    known[i] = first
+    out[3 * i - 1], out[3 * i], out[3 * i + 1] = -first, 0, 0
+  else
+    s = s + 1
+    seen[id] = s
+    local before = newest[user]
+    if not before then
+      before = 0
+      if user > 0 then before = tonumber(call('ZREVRANGE', KEYS[user], 0, 0)[1] or 0) end
+    end
+    newest[user] = before
+    out[3 * i - 1] = s
+    out[3 * i] = before > floor and before or 0
+    out[3 * i + 1] = feed > floor and feed or 0
+    if deliver then
+      feed = s
+      if user > 0 then newest[user] = s end
+    end
+  end
+end
+if s == seq then return out end
+
+-- 3. writes: first the number, so that none is ever given twice
+local due = now - ticked >= tick
+call('HSET', head, 'seq', fmt('%.0f', s), 'feed', fmt('%.0f', feed), 'last', fmt('%.0f', now),
+  'tick', fmt('%.0f', due and now or ticked))
+local adds = {}
+for i = 1, n do
+  if not known[i] then
+    local at, o = 3 + 5 * i, out[3 * i - 1]
+    local user, prev, before = tonumber(ARGV[at + 2]), out[3 * i], out[3 * i + 1]
+    local number = fmt('%.0f', o)
+    call('XADD', journal, number, 'm', fmt('%.0f,%.0f,%.0f', prev > 0 and o - prev or 0,
+      before > 0 and o - before or 0, o - epoch), 'e', ARGV[at + 4])
+    if user > 0 and ARGV[at + 3] == '1' then
+      local list = adds[user]
+      if not list then list = {}; adds[user] = list end
+      list[#list + 1] = number
+      list[#list + 1] = number
+    end
+  end
+end
+for user, list in pairs(adds) do
+  local key = KEYS[user]
+  for from = 1, #list, CHUNK do call('ZADD', key, unpack(list, from, min(from + CHUNK - 1, #list))) end
+  call('ZREMRANGEBYRANK', key, 0, -(most + 1))
+  if newest[user] % 8 == 0 then call('ZREMRANGEBYSCORE', key, '-inf', fmt('%.0f', floor)) end
+  call('PEXPIRE', key, fmt('%.0f', window + 2 * tick))
+end
+for bucket, list in pairs(bybucket) do
+  local key, base, fields = KEYS[bucket], bases[bucket], {}
+  if not base then
+    base = seq
+    fields = { '', fmt('%.0f', seq) }
+  end
+  for _, i in ipairs(list) do
+    if not known[i] then
+      fields[#fields + 1] = ARGV[3 + 5 * i]
+      fields[#fields + 1] = fmt('%.0f', out[3 * i - 1] - base)
+    end
+    if #fields >= CHUNK then call('HSET', key, unpack(fields)); fields = {} end
+  end
+  if #fields > 0 then call('HSET', key, unpack(fields)) end
+  call('PEXPIRE', key, fmt('%.0f', dedupe + 60000))
+end
+
+-- 4. trims
+call('XTRIM', journal, 'MAXLEN', '~', ARGV[5])
+if due then
+  if last > ticked and now - last >= tick then call('ZADD', times, fmt('%.0f', last), fmt('%.0f', seq)) end
+  call('ZADD', times, fmt('%.0f', now), fmt('%.0f', s))
+  local old, when = outdated(age)
+  if old > 0 then
+    call('XTRIM', journal, 'MINID', '~', fmt('%.0f', old + 1))
+    call('ZREMRANGEBYSCORE', times, '-inf', '(' .. fmt('%.0f', when))
+  end
+  call('PEXPIRE', journal, fmt('%.0f', age + 2 * tick))
+  call('PEXPIRE', times, fmt('%.0f', age + 2 * tick))
+  -- UNLINK, before its time is up, frees a bucket beside the event loop; an expiry does not
+  local left = call('PTTL', KEYS[7])
+  if left >= 0 and left < 60000 then call('UNLINK', KEYS[7]) end
+end
+return out
