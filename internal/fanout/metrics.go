@@ -1,0 +1,62 @@
+package fanout
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventspine/internal/zmq"
+)
+
+// stats sums the figures of several sockets.
+func stats(sockets []*zmq.Socket, pick func(zmq.Stats) float64) func() float64 {
+	return func() (sum float64) {
+		for _, s := range sockets {
+			sum += pick(s.Stats())
+		}
+		return sum
+	}
+}
+
+func registerPublisher(r prometheus.Registerer, sockets []*zmq.Socket) {
+	if r == nil {
+		return
+	}
+	r.MustRegister(
+		counterFunc("eventspine_fanout_published_messages_total", "messages put into the queue of a proxy",
+			stats(sockets, func(s zmq.Stats) float64 { return float64(s.Sent) })),
+		counterFunc("eventspine_fanout_publish_dropped_messages_total", "messages dropped because the queue of a proxy was full",
+			stats(sockets, func(s zmq.Stats) float64 { return float64(s.Dropped) })),
+		gaugeFunc("eventspine_fanout_publish_queued_messages_count", "messages waiting for a proxy",
+			stats(sockets, func(s zmq.Stats) float64 { return float64(s.Queued) })),
+		gaugeFunc("eventspine_fanout_publish_proxies_count", "connected proxies that events are published to",
+			stats(sockets, func(s zmq.Stats) float64 { return float64(s.Peers) })))
+}
+
+type subscriberMetrics struct {
+	received prometheus.Counter
+	bad      *prometheus.CounterVec
+}
+
+func newSubscriberMetrics(r prometheus.Registerer, sockets []*zmq.Socket) *subscriberMetrics {
+	m := &subscriberMetrics{
+		received: prometheus.NewCounter(prometheus.CounterOpts{Name: "eventspine_fanout_received_messages_total",
+			Help: "good messages received from the proxies, repeats included"}),
+		bad: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "eventspine_fanout_bad_messages_total",
+			Help: "messages from the proxies that are not one frame of topic, space, JSON, by reason"}, []string{"reason"}),
+	}
+	if r != nil {
+		r.MustRegister(m.received, m.bad,
+			gaugeFunc("eventspine_fanout_subscribe_queued_messages_count", "messages received and not yet taken",
+				stats(sockets, func(s zmq.Stats) float64 { return float64(s.Unread) })),
+			gaugeFunc("eventspine_fanout_subscribe_proxies_count", "connected proxies that events are received from",
+				stats(sockets, func(s zmq.Stats) float64 { return float64(s.Peers) })))
+	}
+	return m
+}
+
+func counterFunc(name, help string, read func() float64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read)
+}
+
+func gaugeFunc(name, help string, read func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
+}

@@ -1,0 +1,134 @@
+package fanout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventspine/internal/fault"
+	"eventspine/internal/quiet"
+	"eventspine/internal/zmq"
+)
+
+// Message is what one topic carried. Body is JSON that nobody has checked.
+type Message struct {
+	Topic string
+	Body  []byte
+}
+
+// SubscriberOptions are the settings of a Subscriber.
+type SubscriberOptions struct {
+	Endpoints []string // XPUB side, one per proxy
+	Topics    []string // prefixes; "" is everything. To get one user's topic only, end it with a space
+	ZMQ       zmq.Options
+	Log       *slog.Logger          // nil: none
+	Metrics   prometheus.Registerer // nil: none
+}
+
+// Subscriber receives messages from every proxy; with several, each message comes several
+// times. Recv is for one goroutine at a time, the rest is safe for concurrent use.
+type Subscriber struct {
+	socket *zmq.Socket
+	log    *quiet.Logger
+	m      *subscriberMetrics
+}
+
+// NewSubscriber connects to the proxies in the background: none of them has to be there yet.
+// Subscriptions are sent again after every reconnect. Errors are of kind Invalid.
+func NewSubscriber(o SubscriberOptions) (*Subscriber, error) {
+	const op = "open subscriber"
+	if len(o.Endpoints) == 0 {
+		return nil, fault.Errorf(op, fault.Invalid, "no proxy endpoint is given")
+	}
+	s := &Subscriber{socket: zmq.New(zmq.Sub, withDefaults(o.ZMQ, o.Log)), log: quiet.New(o.Log, time.Second)}
+	err := s.open(o)
+	if err != nil {
+		_ = s.Close(context.Background()) // nothing was received
+		return nil, fault.E(op, fault.Invalid, err)
+	}
+	s.m = newSubscriberMetrics(o.Metrics, []*zmq.Socket{s.socket})
+	return s, nil
+}
+
+func (s *Subscriber) open(o SubscriberOptions) error {
+	for _, topic := range o.Topics {
+		if err := s.socket.Subscribe(topic); err != nil {
+			return err
+		}
+	}
+	for _, endpoint := range o.Endpoints {
+		if err := s.socket.Connect(endpoint); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Subscribe asks for more topics by prefix. Repeats are counted, and taken back one by one.
+func (s *Subscriber) Subscribe(topic string) error { return s.socket.Subscribe(topic) }
+
+// Unsubscribe takes back one Subscribe.
+func (s *Subscriber) Unsubscribe(topic string) error { return s.socket.Unsubscribe(topic) }
+
+// Recv waits for the next good message until ctx ends. Malformed ones are counted, logged at
+// a bounded rate without their content, and skipped.
+func (s *Subscriber) Recv(ctx context.Context) (Message, error) {
+	for {
+		frames, err := s.socket.Recv(ctx)
+		if err != nil {
+			return Message{}, err
+		}
+		m, err := ParseMessage(frames)
+		if err == nil {
+			s.m.received.Inc()
+			return m, nil
+		}
+		s.m.bad.WithLabelValues(reason(err)).Inc()
+		s.log.Warn("malformed message from a proxy", "reason", err.Error(), "frames", len(frames))
+	}
+}
+
+var (
+	errFrames  = errors.New("it has not exactly one frame")
+	errNoTopic = errors.New("it has no topic")
+	errNoBody  = errors.New("it has no space after the topic")
+)
+
+func reason(err error) string {
+	switch {
+	case errors.Is(err, errFrames):
+		return "frames"
+	case errors.Is(err, errNoTopic):
+		return "topic"
+	}
+	return "body"
+}
+
+// ParseMessage splits topic and body at the first space; both have to be there. The body is
+// not copied.
+func ParseMessage(frames zmq.Msg) (Message, error) {
+	if len(frames) != 1 {
+		return Message{}, errFrames
+	}
+	topic, body, found := bytes.Cut(frames[0], []byte(" "))
+	switch {
+	case len(topic) == 0:
+		return Message{}, errNoTopic
+	case !found || len(body) == 0:
+		return Message{}, errNoBody
+	}
+	return Message{Topic: string(topic), Body: body}, nil
+}
+
+// Peers is the number of connected proxies.
+func (s *Subscriber) Peers() int { return s.socket.Stats().Peers }
+
+// Queued is the number of messages received and not yet taken.
+func (s *Subscriber) Queued() int { return int(s.socket.Stats().Unread) }
+
+// Close ends the subscription. What was received and not yet taken is dropped.
+func (s *Subscriber) Close(ctx context.Context) error { return s.socket.Close(ctx) }

@@ -1,0 +1,51 @@
+package proxy
+
+import (
+	"log/slog"
+
+	"eventspine/internal/config"
+	"eventspine/internal/fault"
+)
+
+// Config holds the settings of the proxy.
+type Config struct {
+	config.Common
+	XSubBind string       `env:"ZMQ_PROXY_XSUB_BIND" doc:"endpoint where publishers connect (XSUB)" kind:"bind"`
+	XPubBind string       `env:"ZMQ_PROXY_XPUB_BIND" doc:"endpoint where subscribers connect (XPUB)" kind:"bind"`
+	SndHWM   int          `env:"PROXY_SNDHWM" doc:"messages that may wait for one subscriber; more are dropped for it alone"`
+	SndBytes config.Bytes `env:"PROXY_SNDBYTES" doc:"bytes that may wait for one subscriber; more are dropped for it alone"`
+	RcvHWM   int          `env:"PROXY_RCVHWM" doc:"messages of one publisher that may wait to be forwarded; more wait at the publisher"`
+}
+
+// DefaultConfig has working settings on the loopback interface.
+func DefaultConfig() Config {
+	return Config{
+		Common: config.Common{
+			InstanceID: "proxy-1",
+			LogLevel:   slog.LevelInfo,
+			Health:     "tcp://127.0.0.1:5556",
+			Metrics:    "127.0.0.1:9465",
+		},
+		XSubBind: "tcp://127.0.0.1:5559",
+		XPubBind: "tcp://127.0.0.1:5560",
+		SndHWM:   100_000,
+		SndBytes: 64 << 20,
+		RcvHWM:   10_000,
+	}
+}
+
+// Validate checks what the types of the fields do not say.
+func (c *Config) Validate() (wrong []fault.Field) {
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"PROXY_SNDHWM", c.SndHWM}, {"PROXY_RCVHWM", c.RcvHWM}} {
+		if n.value < 1 {
+			wrong = append(wrong, fault.Field{Name: n.name, Reason: "must be at least 1"})
+		}
+	}
+	if c.SndBytes < 1<<10 || c.SndBytes > 1<<40 {
+		wrong = append(wrong, fault.Field{Name: "PROXY_SNDBYTES", Reason: "must be 1 KiB to 1 TiB"})
+	}
+	return wrong
+}

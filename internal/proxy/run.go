@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"eventspine/internal/fault"
+	"eventspine/internal/health"
+	"eventspine/internal/quiet"
+	"eventspine/internal/telemetry"
+	"eventspine/internal/zmq"
+)
+
+const (
+	drainTime = 5 * time.Second        // for the subscribers to take what is queued, at the end
+	idleTime  = 100 * time.Millisecond // without a message before the publishers count as silent
+)
+
+// Deps are the bound sockets that Run serves and closes.
+type Deps struct {
+	front, back *zmq.Socket
+	xsub, xpub  string
+	health      *health.Server
+	m           *metrics
+}
+
+// XSub is where publishers connect, with the actual port.
+func (d *Deps) XSub() string { return d.xsub }
+
+// XPub is where subscribers connect, with the actual port.
+func (d *Deps) XPub() string { return d.xpub }
+
+// Health is the REQ/REP endpoint that answers PING; empty: none.
+func (d *Deps) Health() string { return d.health.ZMQ() }
+
+// Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
+func (d *Deps) Metrics() string { return d.health.HTTP() }
+
+// Open binds the sockets. Errors are of kind Invalid for a wrong setting and Unavailable for an
+// address that is taken.
+func Open(ctx context.Context, c Config) (*Deps, error) {
+	log := logger(&c)
+	if wrong := c.Validate(); len(wrong) > 0 {
+		return nil, fault.BadFields("open proxy", wrong...)
+	}
+	d := &Deps{
+		front: zmq.New(zmq.XSub, zmq.Options{RcvHWM: c.RcvHWM, Monitor: zmq.LogMonitor(log)}),
+		back: zmq.New(zmq.XPub, zmq.Options{SndHWM: c.SndHWM, SndBytes: int(c.SndBytes), Linger: drainTime,
+			Monitor: zmq.LogMonitor(log)}),
+	}
+	reg := telemetry.NewRegistry()
+	d.m = newMetrics(reg, d.front, d.back)
+	var err error
+	if d.xsub, err = d.front.Bind(ctx, c.XSubBind); err != nil {
+		return nil, d.abandon("ZMQ_PROXY_XSUB_BIND", err)
+	}
+	if d.xpub, err = d.back.Bind(ctx, c.XPubBind); err != nil {
+		return nil, d.abandon("ZMQ_PROXY_XPUB_BIND", err)
+	}
+	if d.health, err = health.Listen(ctx, &c.Common, reg); err != nil {
+		return nil, d.abandon("", err)
+	}
+	return d, nil
+}
+
+func logger(c *Config) *slog.Logger {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c.Log
+}
+
+// abandon closes what Open has bound and says which setting failed.
+func (d *Deps) abandon(setting string, err error) error {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = d.front.Close(ended) // nothing went through it
+	_ = d.back.Close(ended)
+	if setting == "" {
+		return err
+	}
+	return fault.E("bind "+setting, fault.KindOf(err), err)
+}
+
+// Run forwards until ctx ends, then what has arrived already, and closes everything in d. It
+// returns nil after a clean drain.
+func Run(ctx context.Context, c Config, d *Deps) error {
+	log := quiet.New(logger(&c), time.Second)
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.health.Run(inner) })
+	g.Go(func() error { return subscriptions(inner, d.back, d.front) })
+	g.Go(func() error { return pump(inner, d.front, d.back, d.m, log) })
+	err := g.Wait()
+	if ctx.Err() != nil {
+		err = d.rest(ctx, log)
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	for _, s := range []*zmq.Socket{d.front, d.back} {
+		if late := s.Close(closing); late != nil {
+			logger(&c).Warn("a subscriber did not take what was queued for it", "error", late)
+		}
+	}
+	return err
+}
+
+// rest forwards what publishers sent before the end, until they have been silent for a moment.
+func (d *Deps) rest(ctx context.Context, log *quiet.Logger) error {
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	err := pump(limit, untilIdle{d.front}, d.back, d.m, log)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// untilIdle is a source that ends after a moment without a message.
+type untilIdle struct{ source }
+
+// Recv waits for a message for idleTime at most.
+func (u untilIdle) Recv(ctx context.Context) (zmq.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, idleTime)
+	defer cancel()
+	return u.source.Recv(ctx)
+}
