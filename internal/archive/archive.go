@@ -243,9 +243,10 @@ func refusal(status int, body []byte) error {
 	return fmt.Errorf("status %d: %s", status, clip(strings.ToValidUTF8(string(body), "�"), 200))
 }
 
+// clip shortens s to about limit bytes: what matters stands at its ends.
 func clip(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}
-	return strings.ToValidUTF8(s[:limit], "") + "…"
+	return strings.ToValidUTF8(s[:limit/2], "") + " … " + strings.ToValidUTF8(s[len(s)-limit/2:], "")
 }
