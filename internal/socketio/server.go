@@ -234,7 +234,7 @@ func (s *Server) admit(h *handshake, x *session) {
 // remember makes an announced session reachable.
 func (s *Server) remember(x *session, id string) {
 	s.metrics.connections.WithLabelValues(x.transport).Inc()
-	s.hub.Add(client{x})
+	s.hub.Add(member{x})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x.announced != nil {
@@ -246,7 +246,7 @@ func (s *Server) remember(x *session, id string) {
 func (s *Server) forget(x *session, id string, listed bool) {
 	if listed {
 		s.metrics.connections.WithLabelValues(x.transport).Dec()
-		s.hub.Remove(client{x})
+		s.hub.Remove(member{x})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -157,11 +157,11 @@ func (s *session) why() string {
 	return s.reason
 }
 
-// client is the session as the Hub sees it. The engine wants a Close without a reason.
-type client struct{ *session }
+// member is the session as the Hub sees it. The engine wants a Close without a reason.
+type member struct{ *session }
 
 // Close implements Conn.
-func (c client) Close(reason string) { c.end(reason) }
+func (c member) Close(reason string) { c.end(reason) }
 
 // The engine's side: github.com/googollee/go-socket.io/engineio/transport.Conn, without the
 // reading and the closing.

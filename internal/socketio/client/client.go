@@ -33,17 +33,16 @@ type Options struct {
 	HTTP   *http.Client // nil: http.DefaultClient
 }
 
-// Event is one event as the server sent it.
-type Event struct {
-	Name    string
-	Payload json.RawMessage // the first argument; nil when there is none
+type received struct {
+	name    string
+	payload json.RawMessage
 }
 
-// Info is what the server says about an answer to Sync.
+// Info is what the server says about its answer to a sync.
 type Info struct {
 	Complete bool            `json:"complete"` // nothing between the given position and now is missing
 	More     bool            `json:"more"`     // there is more; ask again from Last
-	Last     json.RawMessage `json:"last"`     // the position to give to the next Sync
+	Last     json.RawMessage `json:"last"`     // the position to give to the next SyncSince
 	Error    string          `json:"error"`
 }
 
@@ -58,7 +57,7 @@ type Client struct {
 	more   chan struct{} // holds a token when events came
 
 	mu     sync.Mutex
-	events []Event
+	events []received
 	acks   map[uint64]chan json.RawMessage
 	nextID uint64
 	err    error
@@ -209,37 +208,46 @@ func (c *Client) handle(b []byte) error {
 	return nil
 }
 
-// Recv waits for the next event. Events that came before the connection broke are returned
-// first; then the error is of kind Unavailable.
-func (c *Client) Recv(ctx context.Context) (Event, error) {
+// Recv waits for the next event: its name and its first argument, which is nil when there is
+// none. Events that came before the connection broke are returned first; then the error is of
+// kind Unavailable.
+func (c *Client) Recv(ctx context.Context) (name string, payload json.RawMessage, err error) {
 	for {
 		c.mu.Lock()
 		if len(c.events) > 0 {
 			e := c.events[0]
-			c.events[0] = Event{}
+			c.events[0] = received{}
 			if c.events = c.events[1:]; len(c.events) == 0 {
 				c.events = nil
 			}
 			c.mu.Unlock()
-			return e, nil
+			return e.name, e.payload, nil
 		}
 		err := c.err
 		c.mu.Unlock()
 		if err != nil {
-			return Event{}, err
+			return "", nil, err
 		}
 		select {
 		case <-c.more:
 		case <-c.done:
 		case <-ctx.Done():
-			return Event{}, ctx.Err()
+			return "", nil, ctx.Err()
 		}
 	}
 }
 
-// Sync asks for what was missed since a position: a seq, or the Last of an earlier answer.
-// Events that arrive meanwhile come through Recv and may be among the answered ones too.
-func (c *Client) Sync(ctx context.Context, since any) ([]json.RawMessage, Info, error) {
+// Sync asks for what was missed since the event numbered lastSeq, oldest first. complete is
+// false when the bridge cannot rule out that something is missing. Events that arrive meanwhile
+// come through Recv and may be among the answered ones too.
+func (c *Client) Sync(ctx context.Context, lastSeq uint64) (events []json.RawMessage, complete bool, err error) {
+	events, info, err := c.SyncSince(ctx, lastSeq)
+	return events, info.Complete, err
+}
+
+// SyncSince is Sync from any position the bridge understands: a number, an object with the
+// members user, all and epoch, or the Last of an earlier answer.
+func (c *Client) SyncSince(ctx context.Context, since any) ([]json.RawMessage, Info, error) {
 	const op = "sync with bridge"
 	arg, err := json.Marshal(since)
 	if err != nil {
@@ -302,7 +310,7 @@ const (
 type packet struct {
 	kind  kind
 	id    uint64
-	event Event
+	event received
 	args  json.RawMessage
 }
 
@@ -331,7 +339,7 @@ func parseEvent(b []byte) (packet, error) {
 		return packet{}, fault.Errorf("parse event", fault.Corrupt, "no arguments")
 	}
 	p := packet{kind: kindEvent}
-	if err := json.Unmarshal(b[i:], &[]any{&p.event.Name, &p.event.Payload}); err != nil {
+	if err := json.Unmarshal(b[i:], &[]any{&p.event.name, &p.event.payload}); err != nil {
 		return packet{}, fault.E("parse event", fault.Corrupt, err)
 	}
 	return p, nil
