@@ -17,9 +17,9 @@ local clock = call('TIME')
 local base = ((clock[1] - 1735689600) * 1000 + math.floor(clock[2] / 1000)) * 8192
 if base <= highest then base = highest + 8192 end
 
-local fields = { 'epoch', fmt('%.0f', base), 'seq', fmt('%.0f', base), 'run', run }
+local fields = { 'epoch', fmt('%d', base), 'seq', fmt('%d', base), 'run', run }
 if highest > 0 and highest ~= tonumber(state[1] or 0) then -- the old epoch has events
-  fields[7], fields[8] = 'ended', fmt('%.0f', highest)
+  fields[7], fields[8] = 'ended', fmt('%d', highest)
 end
 call('HSET', KEYS[1], unpack(fields))
 return { base, base, 1 }

@@ -7,12 +7,13 @@
 --       current, next, outdated; then the other dedupe buckets and the replay sets
 -- ARGV  1 events, 2 dedupe window, 3 replay window, 4 replay max, 5 journal max,
 --       6 journal age, 7 tick (times in ms); then 5 for each event: id, key of its dedupe
---       bucket (0: by the clock), key of its replay set (0: none), deliverable, body
+--       bucket (0: by the clock), key of its replay set (0: none), whether it goes into
+--       that set (0 or 1), body
 -- Returns the epoch, then for each event: seq (negative: a repeat), previous seq of the
 -- user, previous seq of the feed.
 local call, fmt, min = redis.call, string.format, math.min
 local head, journal, times = KEYS[1], KEYS[2], KEYS[3]
-local n, dedupe, window, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local n, dedupe, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local age, tick = tonumber(ARGV[6]), tonumber(ARGV[7])
 local CHUNK = 1000 -- arguments a call, below what Lua can unpack
 
@@ -30,7 +31,7 @@ if now < last then now = last end -- the clock may be set back; the order of num
 -- the newest number that was stored longer ago than span, and when
 local function outdated(span)
   if last <= now - span then return seq, last end
-  local found = call('ZREVRANGEBYSCORE', times, fmt('%.0f', now - span), '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  local found = call('ZREVRANGEBYSCORE', times, fmt('%d', now - span), '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
   return tonumber(found[1] or 0), tonumber(found[2] or 0)
 end
 local floor = outdated(window)
@@ -38,8 +39,8 @@ local floor = outdated(window)
 -- 1. what is known already: seq by event, from the buckets
 local known, bases, byclock, bybucket = {}, {}, {}, {}
 for i = 1, n do
-  local bucket = tonumber(ARGV[3 + 5 * i + 1])
-  if bucket == 0 then
+  local bucket = ARGV[3 + 5 * i + 1]
+  if bucket == '0' then
     byclock[#byclock + 1] = i
   else
     local list = bybucket[bucket]
@@ -48,10 +49,11 @@ for i = 1, n do
   end
 end
 local function recall(bucket, list)
+  local key = KEYS[tonumber(bucket)]
   for from = 1, #list, CHUNK do
     local upto, ids = min(from + CHUNK - 1, #list), {}
     for i = from, upto do ids[#ids + 1] = ARGV[3 + 5 * list[i]] end
-    local got = call('HMGET', KEYS[bucket], '', unpack(ids))
+    local got = call('HMGET', key, '', unpack(ids))
     if got[1] then bases[bucket] = tonumber(got[1]) end
     for i = from, upto do
       local first = got[i - from + 2]
@@ -61,15 +63,15 @@ local function recall(bucket, list)
 end
 for bucket, list in pairs(bybucket) do recall(bucket, list) end
 if #byclock > 0 then
-  for bucket = 4, 6 do recall(bucket, byclock) end
-  bybucket[5] = byclock
+  recall('4', byclock); recall('5', byclock); recall('6', byclock)
+  bybucket['5'] = byclock
 end
 
 -- 2. numbers
 local out, seen, newest, s = { epoch }, {}, {}, seq
 for i = 1, n do
   local at = 3 + 5 * i
-  local id, user, deliver = ARGV[at], tonumber(ARGV[at + 2]), ARGV[at + 3] == '1'
+  local id, user = ARGV[at], ARGV[at + 2]
   local first = known[i] or seen[id]
   if first then
     known[i] = first
@@ -80,33 +82,30 @@ for i = 1, n do
     local before = newest[user]
     if not before then
       before = 0
-      if user > 0 then before = tonumber(call('ZREVRANGE', KEYS[user], 0, 0)[1] or 0) end
+      if user ~= '0' then before = tonumber(call('ZREVRANGE', KEYS[tonumber(user)], '0', '0')[1] or 0) end
     end
     newest[user] = before
     out[3 * i - 1] = s
     out[3 * i] = before > floor and before or 0
     out[3 * i + 1] = feed > floor and feed or 0
-    if deliver then
-      feed = s
-      if user > 0 then newest[user] = s end
-    end
+    if ARGV[at + 3] == '1' then feed, newest[user] = s, s end
   end
 end
 if s == seq then return out end
 
 -- 3. writes: first the number, so that none is ever given twice
 local due = now - ticked >= tick
-call('HSET', head, 'seq', fmt('%.0f', s), 'feed', fmt('%.0f', feed), 'last', fmt('%.0f', now),
-  'tick', fmt('%.0f', due and now or ticked))
+call('HSET', head, 'seq', fmt('%d', s), 'feed', fmt('%d', feed), 'last', fmt('%d', now),
+  'tick', fmt('%d', due and now or ticked))
 local adds = {}
 for i = 1, n do
   if not known[i] then
     local at, o = 3 + 5 * i, out[3 * i - 1]
-    local user, prev, before = tonumber(ARGV[at + 2]), out[3 * i], out[3 * i + 1]
-    local number = fmt('%.0f', o)
-    call('XADD', journal, number, 'm', fmt('%.0f,%.0f,%.0f', prev > 0 and o - prev or 0,
+    local user, prev, before = ARGV[at + 2], out[3 * i], out[3 * i + 1]
+    local number = fmt('%d', o)
+    call('XADD', journal, number, 'm', fmt('%d,%d,%d', prev > 0 and o - prev or 0,
       before > 0 and o - before or 0, o - epoch), 'e', ARGV[at + 4])
-    if user > 0 and ARGV[at + 3] == '1' then
+    if ARGV[at + 3] == '1' then
       local list = adds[user]
       if not list then list = {}; adds[user] = list end
       list[#list + 1] = number
@@ -114,42 +113,46 @@ for i = 1, n do
     end
   end
 end
+local lifetime, bottom, beyond = fmt('%d', window + 2 * tick), fmt('%d', floor), fmt('%d', -ARGV[4] - 1)
 for user, list in pairs(adds) do
-  local key = KEYS[user]
+  local key = KEYS[tonumber(user)]
   for from = 1, #list, CHUNK do call('ZADD', key, unpack(list, from, min(from + CHUNK - 1, #list))) end
-  call('ZREMRANGEBYRANK', key, 0, -(most + 1))
-  if newest[user] % 8 == 0 then call('ZREMRANGEBYSCORE', key, '-inf', fmt('%.0f', floor)) end
-  call('PEXPIRE', key, fmt('%.0f', window + 2 * tick))
+  -- one time in eight, whatever the rhythm of the user's numbers; replay.lua reads not past these bounds
+  if (newest[user] - epoch) * 0.6180339887 % 1 < 0.125 or #list > 16 then
+    call('ZREMRANGEBYRANK', key, '0', beyond)
+    call('ZREMRANGEBYSCORE', key, '-inf', bottom)
+  end
+  call('PEXPIRE', key, lifetime)
 end
 for bucket, list in pairs(bybucket) do
-  local key, base, fields = KEYS[bucket], bases[bucket], {}
+  local key, base, fields = KEYS[tonumber(bucket)], bases[bucket], {}
   if not base then
     base = seq
-    fields = { '', fmt('%.0f', seq) }
+    fields = { '', fmt('%d', seq) }
   end
   for _, i in ipairs(list) do
     if not known[i] then
       fields[#fields + 1] = ARGV[3 + 5 * i]
-      fields[#fields + 1] = fmt('%.0f', out[3 * i - 1] - base)
+      fields[#fields + 1] = fmt('%d', out[3 * i - 1] - base)
     end
     if #fields >= CHUNK then call('HSET', key, unpack(fields)); fields = {} end
   end
   if #fields > 0 then call('HSET', key, unpack(fields)) end
-  call('PEXPIRE', key, fmt('%.0f', dedupe + 60000))
+  call('PEXPIRE', key, fmt('%d', dedupe + 60000))
 end
 
 -- 4. trims
-call('XTRIM', journal, 'MAXLEN', '~', ARGV[5])
+if due or math.floor(s / 64) > math.floor(seq / 64) then call('XTRIM', journal, 'MAXLEN', '~', ARGV[5]) end
 if due then
-  if last > ticked and now - last >= tick then call('ZADD', times, fmt('%.0f', last), fmt('%.0f', seq)) end
-  call('ZADD', times, fmt('%.0f', now), fmt('%.0f', s))
+  if last > ticked and now - last >= tick then call('ZADD', times, fmt('%d', last), fmt('%d', seq)) end
+  call('ZADD', times, fmt('%d', now), fmt('%d', s))
   local old, when = outdated(age)
   if old > 0 then
-    call('XTRIM', journal, 'MINID', '~', fmt('%.0f', old + 1))
-    call('ZREMRANGEBYSCORE', times, '-inf', '(' .. fmt('%.0f', when))
+    call('XTRIM', journal, 'MINID', '~', fmt('%d', old + 1))
+    call('ZREMRANGEBYSCORE', times, '-inf', '(' .. fmt('%d', when))
   end
-  call('PEXPIRE', journal, fmt('%.0f', age + 2 * tick))
-  call('PEXPIRE', times, fmt('%.0f', age + 2 * tick))
+  call('PEXPIRE', journal, fmt('%d', age + 2 * tick))
+  call('PEXPIRE', times, fmt('%d', age + 2 * tick))
   -- UNLINK, before its time is up, frees a bucket beside the event loop; an expiry does not
   local left = call('PTTL', KEYS[7])
   if left >= 0 and left < 60000 then call('UNLINK', KEYS[7]) end

@@ -271,7 +271,7 @@ func TestLookupAndReadGiveTheSameBytesAsAppend(t *testing.T) {
 	})
 }
 
-func second[A any](_ A, err error) error      { return err }
+func second[A any](_ A, err error) error        { return err }
 func third[A, B any](_ A, _ B, err error) error { return err }
 
 func TestPartitionCountIsGuarded(t *testing.T) {

@@ -49,7 +49,7 @@ func (j *Journal) Replay(ctx context.Context, userID string, after uint64, limit
 		return Page{}, rdb.Classify(op, err)
 	}
 	keys := []string{key(p, "head"), key(p, "journal"), key(p, "times"), replayKey(p, userID)}
-	got, err := j.replay.Run(ctx, node, keys, after, min(limit, maxPageEvents), ms(j.opts.ReplayWindow), maxPageBytes).Slice()
+	got, err := j.replay.Run(ctx, node, keys, after, min(limit, maxPageEvents), ms(j.opts.ReplayWindow), j.opts.ReplayMax, maxPageBytes).Slice()
 	if err != nil {
 		return Page{}, rdb.Classify(op, err)
 	}

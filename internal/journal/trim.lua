@@ -11,10 +11,10 @@ local clock = call('TIME')
 local cut = clock[1] * 1000 + math.floor(clock[2] / 1000) - tonumber(ARGV[1])
 local floor = seq
 if last > cut then
-  floor = tonumber(call('ZREVRANGEBYSCORE', KEYS[3], fmt('%.0f', cut), '-inf', 'LIMIT', 0, 1)[1] or 0)
+  floor = tonumber(call('ZREVRANGEBYSCORE', KEYS[3], fmt('%d', cut), '-inf', 'LIMIT', 0, 1)[1] or 0)
 end
 local removed = call('XTRIM', KEYS[2], 'MAXLEN', ARGV[2])
-if floor > 0 then removed = removed + call('XTRIM', KEYS[2], 'MINID', fmt('%.0f', floor + 1)) end
+if floor > 0 then removed = removed + call('XTRIM', KEYS[2], 'MINID', fmt('%d', floor + 1)) end
 local left = call('PTTL', KEYS[4])
 if left >= 0 and left < 60000 then call('UNLINK', KEYS[4]) end
 return removed
