@@ -1,12 +1,14 @@
-// Package search is a stand-in for Elasticsearch: the few calls that package archive makes,
-// served on a loopback port from a SQLite file with full-text search.
 package search
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"time"
 
 	"eventspine/internal/fault"
 )
@@ -22,31 +24,61 @@ type Options struct {
 type Server struct {
 	listener net.Listener
 	http     *http.Server
+	store    *store
 	done     chan struct{}
 }
 
-// Start opens the database and listens. ctx bounds only the start. Errors are of kind Invalid
-// for a directory or address that cannot be used.
+// Start opens the database in Dir and listens. ctx bounds only the start. Errors are of kind
+// Invalid for a directory or an address that cannot be used, and Corrupt for a database that
+// cannot be read.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	addr := o.Addr
-	if addr == "" {
-		addr = "127.0.0.1:0"
+	const op = "start embedded search"
+	if o.Dir == "" {
+		return nil, fault.Errorf(op, fault.Invalid, "no directory is given")
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if o.Addr == "" {
+		o.Addr = "127.0.0.1:0"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(o.Dir, 0o750); err != nil {
+		return nil, fault.E(op, fault.Invalid, err)
+	}
+	st, err := openStore(ctx, filepath.Join(o.Dir, "search.sqlite"))
 	if err != nil {
-		return nil, fault.E("start embedded search", fault.Invalid, err)
+		return nil, fault.E(op, fault.Corrupt, err)
 	}
-	s := &Server{listener: l, http: &http.Server{Handler: http.NotFoundHandler()}, done: make(chan struct{})}
-	go func() { defer close(s.done); _ = s.http.Serve(l) }()
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
+	if err != nil {
+		return nil, errors.Join(fault.E(op, fault.Invalid, err), st.close())
+	}
+	s := &Server{listener: l, store: st, done: make(chan struct{})}
+	s.http = &http.Server{
+		Handler:           newHandler(st, o.Log),
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+	}
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			o.Log.Error("embedded search stopped", "error", err)
+		}
+	}()
 	return s, nil
 }
 
 // URL is the server's address as a client needs it.
 func (s *Server) URL() string { return "http://" + s.listener.Addr().String() }
 
-// Close ends the server and makes everything durable.
+// Close lets requests under way end, for 5 seconds at most, and closes the database. Call it once.
 func (s *Server) Close() error {
-	err := s.http.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
 	<-s.done
-	return err
+	return errors.Join(err, s.store.close())
 }
