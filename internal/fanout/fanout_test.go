@@ -48,7 +48,7 @@ func proxy(t testing.TB) (xsub, xpub string) {
 	go func() { ended <- zmq.Forward(ctx, front, back) }()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		_ = <-ended
 		_ = front.Close(context.Background())
 		_ = back.Close(context.Background())
 	})

@@ -245,8 +245,8 @@ func BenchmarkForward(b *testing.B) {
 			m := newMetrics(prometheus.NewRegistry(), front, back)
 			go func() { ended <- subscriptions(ctx, back, front) }()
 			go func() { ended <- pump(ctx, front, back, m, quiet.New(nil, time.Second)) }()
-			<-ended
-			<-ended
+			_ = <-ended
+			_ = <-ended
 			return nil
 		},
 	} {
@@ -284,7 +284,7 @@ func benchmark(b *testing.B, forward func(context.Context, *zmq.Socket, *zmq.Soc
 	}
 	b.StopTimer()
 	cancel()
-	<-ended
+	_ = <-ended
 	_ = front.Close(context.Background())
 	_ = back.Close(context.Background())
 }

@@ -116,7 +116,6 @@ rules:
 }
 
 func TestSet(t *testing.T) {
-	const tail = `,"note":"as it came"}`
 	for name, c := range map[string]struct{ rule, want string }{
 		"constant":   {`{name: r, match: order.*, set: {priority: '"high"', n: 1}}`, `,"priority":"high","n":1}`},
 		"computed":   {`{name: r, match: order.*, set: {total: data.amount * 2}}`, `,"total":3000}`},

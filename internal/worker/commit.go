@@ -1,0 +1,207 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"eventspine/internal/event"
+	"eventspine/internal/fault"
+	"eventspine/internal/journal"
+	"eventspine/internal/retry"
+)
+
+// store is the journal as the committer sees it.
+type store interface {
+	Append(ctx context.Context, batch []journal.Entry) ([]journal.Stored, error)
+	Lookup(ctx context.Context, partition int, seqs []uint64) ([]journal.Stored, error)
+}
+
+// committer stores batches and publishes what was stored. Commit is for one goroutine.
+type committer struct {
+	store   store
+	publish func(e *event.Event, s *journal.Stored)
+	redis   *dependency
+	policy  retry.Policy
+	m       *metrics
+
+	mu    sync.Mutex
+	heads []head // by partition: the newest event of ours
+}
+
+// head is where a partition stood when this worker last stored something in it.
+type head struct {
+	seq, epoch uint64
+	at         time.Time
+}
+
+func newCommitter(s store, partitions int, publish func(*event.Event, *journal.Stored), redis *dependency, m *metrics) *committer {
+	return &committer{store: s, publish: publish, redis: redis, m: m, heads: make([]head, partitions),
+		policy: retry.Policy{Min: 10 * time.Millisecond, Max: time.Second}}
+}
+
+// Commit stores the batch and publishes what is new, in the order of the batch within each
+// partition. It tries for as long as ctx lives, whatever the error: an event that was taken in
+// is not given up. The error is ctx's; what was not stored by then is counted as abandoned.
+func (c *committer) Commit(ctx context.Context, batch []journal.Entry) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	w := work{c: c, batch: batch, before: c.seqs()}
+	started := time.Now()
+	err := c.forever(ctx, w.try)
+	c.m.commit.Observe(time.Since(started).Seconds())
+	c.m.abandoned.Add(float64(len(w.batch)))
+	return err
+}
+
+// forever repeats fn until it succeeds or ctx ends, and keeps the readiness of Redis up to date.
+func (c *committer) forever(ctx context.Context, fn func(context.Context) error) error {
+	err := c.policy.Forever(ctx, func(ctx context.Context) error {
+		err := fn(ctx)
+		if err != nil && !fault.Retryable(err) {
+			err = fault.E("not expected to pass by itself", fault.Unavailable, err)
+		}
+		return err
+	}, func(err error, _ time.Duration) {
+		c.m.retries.Inc()
+		c.redis.failed(err)
+	})
+	if err == nil {
+		c.redis.fine()
+	}
+	return err
+}
+
+// seqs is the newest known number of each partition. What a commit answers with a number up
+// to it was there before that commit.
+func (c *committer) seqs() []uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]uint64, len(c.heads))
+	for i, h := range c.heads {
+		out[i] = h.seq
+	}
+	return out
+}
+
+// work is one batch until all of it is stored and published.
+type work struct {
+	c         *committer
+	batch     []journal.Entry // what is not known to be stored
+	before    []uint64
+	ambiguous bool             // a try failed: what is a duplicate now may be our own
+	got       []journal.Stored // the last answer, until it is finished
+	failure   error            // that came with it
+}
+
+// try makes one call and finishes what is known to be stored after it; the rest stays in the
+// batch for the next try.
+func (w *work) try(ctx context.Context) error {
+	if w.got == nil {
+		w.got, w.failure = w.c.store.Append(ctx, w.batch)
+		if len(w.got) != len(w.batch) {
+			w.got = make([]journal.Stored, len(w.batch)) // nothing is known
+		}
+	}
+	if err := w.finish(ctx); err != nil {
+		return err
+	}
+	if w.failure == nil && len(w.batch) > 0 {
+		w.failure = fault.Errorf("append", fault.Internal, "%d events were neither stored nor refused", len(w.batch))
+	}
+	w.ambiguous = w.ambiguous || w.failure != nil
+	return w.failure
+}
+
+// finish publishes what the last answer says is stored and takes it out of the batch. On an
+// error, of reading events back, nothing was published, and it may be called again.
+func (w *work) finish(ctx context.Context) error {
+	if err := w.readBack(ctx); err != nil {
+		return err
+	}
+	rest := w.batch[:0:0]
+	for i := range w.got {
+		s := &w.got[i]
+		switch {
+		case s.Seq == 0:
+			rest = append(rest, w.batch[i])
+		case s.Raw != nil:
+			w.c.stored(&w.batch[i].Event, s)
+		case w.perhapsOurs(s):
+			w.c.m.unpublished.Inc() // trimmed already: subscribers see the gap
+		default:
+			w.c.m.repeats.WithLabelValues("journal").Inc()
+		}
+	}
+	w.batch, w.got = rest, nil
+	return nil
+}
+
+// perhapsOurs reports that an event may have been stored by a try of this batch whose answer
+// was lost. Then nobody has published it.
+func (w *work) perhapsOurs(s *journal.Stored) bool {
+	return s.Duplicate && w.ambiguous && s.Seq > w.before[s.Partition]
+}
+
+// readBack fills in the bytes of the events that are perhaps ours.
+func (w *work) readBack(ctx context.Context) error {
+	if !w.ambiguous {
+		return nil
+	}
+	lost := map[int][]int{} // partition → indexes
+	for i := range w.got {
+		if s := &w.got[i]; s.Raw == nil && w.perhapsOurs(s) {
+			lost[s.Partition] = append(lost[s.Partition], i)
+		}
+	}
+	for partition, indexes := range lost {
+		seqs := make([]uint64, len(indexes))
+		for n, i := range indexes {
+			seqs[n] = w.got[i].Seq
+		}
+		found, err := w.c.store.Lookup(ctx, partition, seqs)
+		if err != nil {
+			return err
+		}
+		for n, i := range indexes {
+			if n < len(found) && found[n].Raw != nil {
+				w.got[i] = found[n]
+				w.got[i].Duplicate = true
+				w.c.m.republished.Inc()
+			}
+		}
+	}
+	return nil
+}
+
+// stored publishes an event and remembers its number.
+func (c *committer) stored(e *event.Event, s *journal.Stored) {
+	c.publish(e, s)
+	c.m.stored.Inc()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := &c.heads[s.Partition]; s.Seq > h.seq {
+		*h = head{s.Seq, s.Epoch, time.Now()}
+	}
+}
+
+// mark is the head of one partition.
+type mark struct {
+	partition  int
+	seq, epoch uint64
+}
+
+// marks lists the heads of the partitions that this worker stored something in since then.
+func (c *committer) marks(since time.Time) []mark {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []mark
+	for p, h := range c.heads {
+		if h.seq > 0 && h.at.After(since) {
+			out = append(out, mark{p, h.seq, h.epoch})
+		}
+	}
+	return slices.Clip(out)
+}

@@ -1,0 +1,81 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+
+	"eventspine/internal/event"
+	"eventspine/internal/fanout"
+	"eventspine/internal/fault"
+	"eventspine/internal/telemetry"
+	"eventspine/internal/zmq"
+
+	"eventspine/internal/journal"
+)
+
+// outputs are all the ways out of the worker. They never wait.
+type outputs struct {
+	proxies *fanout.Publisher
+	push    *zmq.Socket // nil: not configured
+	pub     *zmq.Socket // nil: not configured
+	statsd  *telemetry.Statsd
+	clock   func() int64 // milliseconds
+	m       *metrics
+}
+
+// publish sends one stored event everywhere it goes.
+func (o *outputs) publish(e *event.Event, s *journal.Stored) {
+	topic := event.Topic(e.Type, e.UserID)
+	o.proxies.Publish(topic, s.Raw)
+	if o.pub != nil {
+		frame := append(append(make([]byte, 0, len(topic)+1+len(s.Raw)), topic...), ' ')
+		_ = o.pub.TrySend(zmq.Msg{append(frame, s.Raw...)}) // the socket counts what it drops
+	}
+	if o.push != nil && o.push.TrySend(zmq.Msg{s.Raw}) != nil {
+		o.m.outputDropped.Inc()
+	}
+	taken := max(o.clock()-e.Timestamp, 0)
+	o.m.latency.Observe(float64(taken) / 1000)
+	o.statsd.Latency(milliseconds(taken))
+}
+
+// mark tells the subscribers of a partition its newest number, so that a lost tail is noticed.
+func (o *outputs) mark(m mark) {
+	body := strconv.AppendUint([]byte(`{"seq":`), m.seq, 10)
+	body = strconv.AppendUint(append(body, `,"epoch":`...), m.epoch, 10)
+	o.proxies.Publish(event.TopicMark+strconv.Itoa(m.partition), append(body, '}'))
+}
+
+// open binds the optional outputs.
+func (o *outputs) open(ctx context.Context, c *Config, log *slog.Logger) error {
+	for _, out := range []struct {
+		setting, endpoint string
+		typ               zmq.Type
+		socket            **zmq.Socket
+	}{{"ZMQ_OUTPUT_PUSH_BIND", c.PushBind, zmq.Push, &o.push}, {"ZMQ_OUTPUT_PUB_BIND", c.PubBind, zmq.Pub, &o.pub}} {
+		if out.endpoint == "" {
+			continue
+		}
+		*out.socket = zmq.New(out.typ, zmq.Options{SndHWM: 100_000, Monitor: zmq.LogMonitor(log)})
+		if _, err := (*out.socket).Bind(ctx, out.endpoint); err != nil {
+			return fault.E("bind "+out.setting, fault.KindOf(err), err)
+		}
+	}
+	return nil
+}
+
+// close sends what is queued and closes. The error says what was dropped.
+func (o *outputs) close(ctx context.Context) error {
+	var errs []error
+	if o.proxies != nil {
+		errs = append(errs, o.proxies.Close(ctx))
+	}
+	for _, s := range []*zmq.Socket{o.push, o.pub} {
+		if s != nil {
+			errs = append(errs, s.Close(ctx))
+		}
+	}
+	return errors.Join(append(errs, o.statsd.Close())...)
+}

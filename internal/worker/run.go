@@ -1,0 +1,345 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"eventspine/internal/event"
+	"eventspine/internal/fanout"
+	"eventspine/internal/fault"
+	"eventspine/internal/health"
+	"eventspine/internal/ingest"
+	"eventspine/internal/journal"
+	"eventspine/internal/profile"
+	"eventspine/internal/quiet"
+	"eventspine/internal/rdb"
+	"eventspine/internal/retry"
+	"eventspine/internal/rules"
+	"eventspine/internal/telemetry"
+	"eventspine/internal/zmq"
+)
+
+const (
+	drainTime = 8 * time.Second        // to commit what is in hand, at the end
+	closeTime = 2 * time.Second        // to send what is queued, after that
+	restTime  = 2 * time.Second        // to take in what producers sent before the end
+	idleTime  = 100 * time.Millisecond // without a message before producers count as silent
+	markEvery = time.Second
+	markFor   = time.Minute // after the last event of a partition
+)
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// Deps are the bound sockets and opened clients that Run uses and closes.
+type Deps struct {
+	receiver *ingest.Receiver
+	changes  *fanout.Subscriber // of users
+	out      *outputs
+	health   *health.Server
+	statsd   *telemetry.Statsd
+
+	journal *journal.Journal
+	cache   *profile.Cache
+	vet     func(context.Context) error
+	ping    func(context.Context) error
+	closers []func(context.Context) error // in the order of opening
+
+	intake    *intake
+	processor *processor
+	committer *committer
+	redis     *dependency
+	m         *metrics
+}
+
+// Endpoint is where producers push to, with the actual port.
+func (d *Deps) Endpoint() string { return d.receiver.Endpoint() }
+
+// Health is the REQ/REP endpoint that answers PING; empty: none.
+func (d *Deps) Health() string { return d.health.ZMQ() }
+
+// Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
+func (d *Deps) Metrics() string { return d.health.HTTP() }
+
+// Open reads the rules, binds the sockets and makes the clients. Redis and the proxies need
+// not be there. Errors are of kind Invalid for a wrong setting or rule, Unavailable for an
+// address that is taken.
+func Open(ctx context.Context, c Config) (*Deps, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if wrong := c.Validate(); len(wrong) > 0 {
+		return nil, fault.BadFields("open worker", wrong...)
+	}
+	d := &Deps{}
+	if err := d.open(ctx, &c); err != nil {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = d.close(ended) // nothing was taken in
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Deps) open(ctx context.Context, c *Config) error {
+	set, err := loadRules(c.Rules)
+	if err != nil {
+		return err
+	}
+	reg := telemetry.NewRegistry()
+	d.m, d.intake, d.redis = newMetrics(reg), newIntake(), newDependency("redis", c.Log)
+	d.m.waiting(reg, d.intake)
+	client, err := rdb.Open(c.RedisURL)
+	if err != nil {
+		return fault.E("REDIS_URL", fault.KindOf(err), err)
+	}
+	d.closers = append(d.closers, func(context.Context) error { return client.Close() })
+	d.vet = func(ctx context.Context) error { return rdb.Vet(ctx, client, c.Log) }
+	d.ping = func(ctx context.Context) error { return rdb.Ping(ctx, client) }
+	d.journal = journal.New(client, journal.Options{Partitions: c.Partitions, DedupeWindow: c.DedupeWindow, ReplayWindow: c.ReplayWindow,
+		ReplayMax: c.ReplayMax, JournalMax: c.JournalMax, JournalAge: c.JournalAge, Log: c.Log, Metrics: reg})
+	d.cache = profile.NewCache(profile.New(client), c.UserCache, c.UserTTL)
+	if d.statsd, err = telemetry.OpenStatsd(c.Statsd); err != nil {
+		return err
+	}
+	d.out = &outputs{statsd: d.statsd, m: d.m, clock: func() int64 { return time.Now().UnixMilli() }}
+	d.closers = append(d.closers, d.out.close)
+	if d.out.proxies, err = fanout.NewPublisher(fanout.Options{Endpoints: c.XSub, Log: c.Log, Metrics: reg}); err != nil {
+		return fault.E("ZMQ_PROXY_XSUB", fault.KindOf(err), err)
+	}
+	if err := d.out.open(ctx, c, c.Log); err != nil {
+		return err
+	}
+	d.changes, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.XPub, Topics: []string{event.TopicUser}, Log: c.Log, Metrics: reg})
+	if err != nil {
+		return fault.E("ZMQ_PROXY_XPUB", fault.KindOf(err), err)
+	}
+	d.closers = append(d.closers, d.changes.Close)
+	d.receiver, err = ingest.Listen(ctx, c.Bind, ingest.ReceiverOptions{Log: c.Log, Metrics: reg,
+		ZMQ: zmq.Options{RcvHWM: c.RcvHWM, RcvBytes: int(c.RcvBytes)}})
+	if err != nil {
+		return fault.E("bind ZMQ_PROCESSING_BIND", fault.KindOf(err), err)
+	}
+	d.closers = append(d.closers, d.receiver.Close)
+	d.assemble(c, set)
+	d.health, err = health.Listen(ctx, &c.Common, reg)
+	return err
+}
+
+func loadRules(path string) (*rules.Set, error) {
+	if path == "" {
+		return rules.Default()
+	}
+	set, err := rules.Load(path)
+	if err != nil {
+		return nil, fault.E("WORKER_RULES", fault.KindOf(err), err)
+	}
+	return set, nil
+}
+
+// assemble makes the two parts of the pipeline from what was opened.
+func (d *Deps) assemble(c *Config, set *rules.Set) {
+	deliverable := map[string]bool{}
+	for _, category := range c.Deliverable {
+		deliverable[strings.TrimSpace(category)] = true
+	}
+	d.processor = &processor{users: d.cache, rules: set, partitions: c.Partitions, deliverable: deliverable, now: time.Now,
+		log: quiet.New(c.Log, time.Second), m: d.m}
+	d.committer = newCommitter(d.journal, c.Partitions, d.out.publish, d.redis, d.m)
+}
+
+// Run takes in, stores and publishes until ctx ends, finishes what is in hand and closes
+// everything in d. It returns nil after a clean drain. Errors: Invalid when Redis is set up in
+// a way that loses events, Unavailable when events were taken in that could not be stored
+// before the end.
+func Run(ctx context.Context, c Config, d *Deps) error {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	// hard outlives ctx by the time that draining may take.
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, soft := errgroup.WithContext(ctx)
+	defer context.AfterFunc(soft, func() { time.AfterFunc(drainTime, cancel) })()
+	g.Go(func() error { return d.health.Run(soft, d.checks()...) })
+	g.Go(func() error { return d.forget(soft) })
+	g.Go(func() error { return d.pipeline(soft, hard) })
+	err := g.Wait()
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer done()
+	if late := d.close(closing); late != nil {
+		c.Log.Warn("something was left behind", "error", late.Error())
+	}
+	return err
+}
+
+func (d *Deps) close(ctx context.Context) error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i](ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Deps) checks() []health.Check {
+	return []health.Check{
+		{Name: "redis", Probe: func(ctx context.Context) error {
+			if err := d.redis.state(); err != nil {
+				return err
+			}
+			return d.ping(ctx)
+		}},
+		{Name: "proxy", Probe: func(context.Context) error {
+			if d.out.proxies.Peers() == 0 || d.changes.Peers() == 0 {
+				return fault.Errorf("proxy", fault.Unavailable, "not connected")
+			}
+			return nil
+		}},
+	}
+}
+
+// pipeline prepares Redis and then runs the stages until soft ends and all is drained.
+func (d *Deps) pipeline(soft, hard context.Context) error {
+	if err := d.prepare(soft); err != nil {
+		if soft.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	var g errgroup.Group
+	marking, stop := context.WithCancel(hard)
+	g.Go(func() error { defer d.intake.close(); return d.receive(soft, hard) })
+	g.Go(func() error { defer stop(); return d.work(hard) })
+	g.Go(func() error { d.mark(marking); return nil })
+	return g.Wait()
+}
+
+// prepare waits until Redis is there and fit to be used.
+func (d *Deps) prepare(ctx context.Context) error {
+	err := retry.Policy{Max: time.Second}.Forever(ctx, func(ctx context.Context) error {
+		if err := d.vet(ctx); err != nil {
+			return err
+		}
+		return d.journal.Ready(ctx)
+	}, func(err error, _ time.Duration) { d.redis.failed(err) })
+	if err == nil {
+		d.redis.fine()
+	}
+	return err
+}
+
+// receive moves events from producers to the intake until ctx ends, and then what they sent
+// before that.
+func (d *Deps) receive(ctx, hard context.Context) error {
+	err := d.intoIntake(ctx, hard, 0)
+	if ctx.Err() == nil {
+		return err
+	}
+	rest, cancel := context.WithTimeout(hard, restTime)
+	defer cancel()
+	if err := d.intoIntake(rest, hard, idleTime); err != nil && rest.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// intoIntake ends with ctx, or, when idle is given, after that time without a message.
+func (d *Deps) intoIntake(ctx, hard context.Context, idle time.Duration) error {
+	for {
+		b, err := d.recv(ctx, idle)
+		if err != nil {
+			if idle > 0 && errors.Is(err, context.DeadlineExceeded) {
+				return nil
+			}
+			return err
+		}
+		d.statsd.Received(len(b.Events))
+		events := d.processor.read(b)
+		if err := d.intake.put(hard, events); err != nil {
+			d.m.abandoned.Add(float64(len(events)))
+			return fault.Errorf("take in", fault.Unavailable, "%d events had no room before the end", len(events))
+		}
+	}
+}
+
+func (d *Deps) recv(ctx context.Context, idle time.Duration) (ingest.Batch, error) {
+	if idle > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, idle)
+		defer cancel()
+	}
+	return d.receiver.Recv(ctx)
+}
+
+// work commits batch after batch until the intake is closed and empty.
+func (d *Deps) work(ctx context.Context) error {
+	for {
+		events, err := d.intake.take(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			d.m.batch.Observe(float64(len(events)))
+			err = d.batch(ctx, events)
+		}
+		if err != nil {
+			waiting := d.intake.len()
+			d.m.abandoned.Add(float64(waiting))
+			return fault.Errorf("drain", fault.Unavailable, "%d events in hand and %d waiting were not all stored before the end: %w",
+				len(events), waiting, err)
+		}
+	}
+}
+
+func (d *Deps) batch(ctx context.Context, events []event.Event) error {
+	var entries []journal.Entry
+	err := d.committer.forever(ctx, func(ctx context.Context) (err error) {
+		entries, err = d.processor.Process(ctx, events)
+		return err
+	})
+	if err != nil {
+		d.m.abandoned.Add(float64(len(events)))
+		return err
+	}
+	return d.committer.Commit(ctx, entries)
+}
+
+// mark publishes the heads of this worker's partitions every second.
+func (d *Deps) mark(ctx context.Context) {
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, m := range d.committer.marks(now.Add(-markFor)) {
+				d.out.mark(m)
+			}
+		}
+	}
+}
+
+// forget drops users from the cache when they change.
+func (d *Deps) forget(ctx context.Context) error {
+	for {
+		m, err := d.changes.Recv(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		id, err := event.DecodeUserID(strings.TrimPrefix(m.Topic, event.TopicUser))
+		if err != nil {
+			continue // nobody has such a user id
+		}
+		d.cache.Drop(id)
+		d.m.usersForgotten.Inc()
+	}
+}
