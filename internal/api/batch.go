@@ -66,7 +66,7 @@ func (a *api) readBatch(w http.ResponseWriter, r *http.Request, who auth.Identit
 	case media == typeCloudBatch:
 		b.parse = event.ParseCloudEvent
 	case media != typeJSON:
-		return nil, refuse(badMedia, "Send " + typeJSON + " (an array), " + typeLines + " or " + typeCloudBatch + ".")
+		return nil, refuse(badMedia, "Send "+typeJSON+" (an array), "+typeLines+" or "+typeCloudBatch+".")
 	}
 	if _, ok := r.Header[keyHeader]; ok {
 		return nil, fault.BadFields("read header", fault.Field{Name: keyHeader, Reason: "is for single events; give each event of a batch an id"})
@@ -224,18 +224,16 @@ func splitLines(r io.Reader, item func(raw []byte, err error) error) error {
 			}
 			continue
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
 			return bodyError(err)
 		}
 		if len(line) > 0 {
 			line = append(line, part...)
 			part = line
 		}
-		if e := offerLine(part, item); e != nil {
-			return e
-		}
-		if err != nil {
-			return nil
+		if err := offerLine(part, item); err != nil || last {
+			return err
 		}
 		line = line[:0]
 	}

@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"eventspine/internal/auth"
 	"eventspine/internal/config"
@@ -69,13 +68,15 @@ func (c *Config) Validate() []fault.Field {
 	check(c.SendBytes >= event.MaxBytes, "API_SEND_BYTES", "must be at least 256KiB, the size of one event")
 	check(c.MaxRequests > 0, "API_MAX_REQUESTS", "must be at least 1")
 	check(c.MaxBatches > 0, "API_MAX_BATCHES", "must be at least 1")
-	check(len(c.InstanceID) <= event.MaxSource && !strings.ContainsFunc(c.InstanceID, unicode.IsControl),
-		"INSTANCE_ID", "becomes the source of events: at most 128 bytes and no control characters")
+	check(c.InstanceID != "" && len(c.InstanceID) <= event.MaxSource && !strings.ContainsFunc(c.InstanceID, notPrintable),
+		"INSTANCE_ID", "becomes the source of events: must be 1 to 128 printable ASCII characters without spaces")
 	for _, o := range c.Origins {
 		check(validOrigin(o), "API_ORIGINS", "holds "+strconv.Quote(o)+", which is neither * nor an origin such as https://example.org")
 	}
 	return wrong
 }
+
+func notPrintable(r rune) bool { return r <= ' ' || r > '~' }
 
 func validOrigin(s string) bool {
 	if s == "*" {

@@ -64,7 +64,7 @@ func (a *api) readEvent(w http.ResponseWriter, r *http.Request, who auth.Identit
 	case media == typeCloud:
 		parse = event.ParseCloudEvent
 	case media != typeJSON:
-		return event.Event{}, refuse(badMedia, "Send " + typeJSON + " or " + typeCloud + "; batches go to /api/events/batch.")
+		return event.Event{}, refuse(badMedia, "Send "+typeJSON+" or "+typeCloud+"; batches go to /api/events/batch.")
 	}
 	key, err := idempotencyKey(r)
 	if err != nil {

@@ -58,7 +58,18 @@ func (o *outbox) TrySend(events []event.Event) []error {
 	return errs
 }
 
-func full(int) error { return fault.Errorf("send", fault.Overloaded, "queue of tcp://10.0.1.20:5557 is full") }
+// String shows the events as they were sent.
+func (o *outbox) String() string {
+	var lines []string
+	for _, e := range o.events {
+		lines = append(lines, string(e.Raw))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func full(int) error {
+	return fault.Errorf("send", fault.Overloaded, "queue of tcp://10.0.1.20:5557 is full")
+}
 
 // people keeps metadata in memory.
 type people struct {

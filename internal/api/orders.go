@@ -43,7 +43,7 @@ func (a *api) readOrder(w http.ResponseWriter, r *http.Request, who auth.Identit
 	if media, err := mediaType(r); err != nil {
 		return event.Event{}, err
 	} else if media != typeJSON {
-		return event.Event{}, refuse(badMedia, "Send " + typeJSON + ".")
+		return event.Event{}, refuse(badMedia, "Send "+typeJSON+".")
 	}
 	id, err := idempotencyKey(r)
 	if err != nil {

@@ -102,7 +102,7 @@ func (a *api) routes() *chi.Mux {
 	}
 	r.Use(middleware.GetHead)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, r, refuse(notFound, "There is no route " + r.URL.EscapedPath() + "; /docs lists them."))
+		a.fail(w, r, refuse(notFound, "There is no route "+r.URL.EscapedPath()+"; /docs lists them."))
 	})
 	r.MethodNotAllowed(a.methodNotAllowed)
 
@@ -137,7 +137,7 @@ func (a *api) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	a.fail(w, r, refuse(badMethod, r.Method + " is not supported here; " + strings.Join(allowed, " and ") + " would be."))
+	a.fail(w, r, refuse(badMethod, r.Method+" is not supported here; "+strings.Join(allowed, " and ")+" would be."))
 }
 
 // handler answers one request of a known caller. An error it returns becomes the answer.

@@ -28,7 +28,7 @@ func (a *api) putUser(w http.ResponseWriter, r *http.Request, who auth.Identity)
 	if media, err := mediaType(r); err != nil {
 		return err
 	} else if media != typeJSON {
-		return refuse(badMedia, "Send " + typeJSON + ".")
+		return refuse(badMedia, "Send "+typeJSON+".")
 	}
 	body, err := readBody(w, r, maxMetadata)
 	if err != nil {
