@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 
 // Options says where the archive is. The zero value is a server on this machine.
 type Options struct {
-	URLs     []string      // http(s)://[user:password@]host:port, one for each node; default http://127.0.0.1:9200
+	URLs     []string      // [http(s)://][user:password@]host:port, one for each node; default http://127.0.0.1:9200
 	Index    string        // first part of the index names and the alias of all of them; default events
 	Timeout  time.Duration // for one request and its answer; default 30 s
 	Refresh  time.Duration // how long until what was indexed is found; default 1 s
@@ -68,7 +69,14 @@ func New(o Options) (*Archive, error) {
 
 func withDefaults(o Options) Options {
 	if len(o.URLs) == 0 {
-		o.URLs = []string{"http://127.0.0.1:9200"}
+		o.URLs = []string{"127.0.0.1:9200"}
+	}
+	o.URLs = slices.Clone(o.URLs)
+	for i, u := range o.URLs {
+		if u = strings.TrimSpace(u); !strings.Contains(u, "://") {
+			u = "http://" + u
+		}
+		o.URLs[i] = u
 	}
 	if o.Index == "" {
 		o.Index = "events"

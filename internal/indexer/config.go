@@ -1,0 +1,67 @@
+package indexer
+
+import (
+	"log/slog"
+	"time"
+
+	"eventspine/internal/config"
+	"eventspine/internal/fault"
+)
+
+// Config holds the settings of the indexer.
+type Config struct {
+	config.Common
+	ESHosts     []string      `env:"ES_HOST" doc:"Elasticsearch: one URL a node, comma separated"`
+	Index       string        `env:"ES_INDEX" doc:"first part of the names of the daily indices, and the alias of all of them"`
+	Replicas    int           `env:"ES_REPLICAS" doc:"copies of each new index on other nodes of Elasticsearch"`
+	Refresh     time.Duration `env:"ES_REFRESH" doc:"how long it may take until an indexed event is found by a search"`
+	Timeout     time.Duration `env:"ES_TIMEOUT" doc:"how long one request to Elasticsearch may take"`
+	Proxies     []string      `env:"ZMQ_PROXY_XPUB" doc:"XPUB endpoints of the proxies, one each"`
+	BatchEvents int           `env:"INDEXER_BATCH_EVENTS" doc:"events that make a batch; more go together when the indexer is behind"`
+	Flush       time.Duration `env:"INDEXER_FLUSH_INTERVAL" doc:"how long an event waits for its batch to fill"`
+	QueueEvents int           `env:"INDEXER_QUEUE_EVENTS" doc:"events that may wait for Elasticsearch in memory"`
+	QueueBytes  config.Bytes  `env:"INDEXER_QUEUE_BYTES" doc:"bytes of events that may wait for Elasticsearch in memory"`
+	RcvHWM      int           `env:"INDEXER_RCVHWM" doc:"messages of one proxy that may wait to be read"`
+}
+
+// DefaultConfig has working settings on the loopback interface.
+func DefaultConfig() Config {
+	return Config{
+		Common: config.Common{
+			InstanceID: "indexer-1",
+			LogLevel:   slog.LevelInfo,
+			Health:     "tcp://127.0.0.1:5555",
+			Metrics:    "127.0.0.1:9464",
+		},
+		ESHosts:     []string{"http://127.0.0.1:9200"},
+		Index:       "events",
+		Refresh:     time.Second,
+		Timeout:     30 * time.Second,
+		Proxies:     []string{"tcp://127.0.0.1:5560"},
+		BatchEvents: 100,
+		Flush:       500 * time.Millisecond,
+		QueueEvents: 100_000,
+		QueueBytes:  64 << 20,
+		RcvHWM:      10_000,
+	}
+}
+
+// Validate checks what the types of the fields do not say.
+func (c *Config) Validate() (wrong []fault.Field) {
+	bad := func(is bool, name, reason string) {
+		if is {
+			wrong = append(wrong, fault.Field{Name: name, Reason: reason})
+		}
+	}
+	bad(len(c.ESHosts) == 0, "ES_HOST", "needs at least one URL")
+	bad(len(c.Proxies) == 0, "ZMQ_PROXY_XPUB", "needs at least one endpoint")
+	bad(c.Replicas < 0, "ES_REPLICAS", "must not be negative")
+	bad(c.Refresh < 10*time.Millisecond || c.Refresh > time.Hour, "ES_REFRESH", "must be 10ms to 1h")
+	bad(c.Timeout < time.Second || c.Timeout > 10*time.Minute, "ES_TIMEOUT", "must be 1s to 10m")
+	bad(c.BatchEvents < 1 || c.BatchEvents > maxBatchEvents, "INDEXER_BATCH_EVENTS", "must be 1 to 2000")
+	bad(c.Flush < time.Millisecond || c.Flush > time.Minute, "INDEXER_FLUSH_INTERVAL", "must be 1ms to 1m")
+	bad(c.QueueEvents < c.BatchEvents, "INDEXER_QUEUE_EVENTS", "must not be smaller than INDEXER_BATCH_EVENTS")
+	bad(c.QueueBytes < 1<<20 || c.QueueBytes > 1<<40, "INDEXER_QUEUE_BYTES", "must be 1 MiB to 1 TiB")
+	bad(c.RcvHWM < 1, "INDEXER_RCVHWM", "must be at least 1")
+	return wrong
+}
