@@ -182,11 +182,10 @@ func overLimit(limit int64) error {
 }
 
 func bodyError(err error) error {
-	var large *http.MaxBytesError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &large):
+	}
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
 		return overLimit(large.Limit)
 	}
 	return fault.Errorf("read body", fault.Invalid, "The body could not be read to its end.")

@@ -136,6 +136,8 @@ type fixture struct {
 	spec   *spec
 }
 
+var rendered = sync.OnceValues(newPages) // for all tests
+
 func newFixture(t testing.TB, adjust ...func(*Config)) *fixture {
 	t.Helper()
 	c := DefaultConfig()
@@ -151,13 +153,14 @@ func newFixture(t testing.TB, adjust ...func(*Config)) *fixture {
 		t: t, out: &outbox{}, people: &people{known: map[string]json.RawMessage{}}, shelf: &shelf{},
 		reg: prometheus.NewRegistry(), logged: &bytes.Buffer{}, spec: readSpec(t),
 	}
-	f.api, err = newAPI(c, parts{
-		tokens: tokens, send: f.out, readers: f.people, writers: f.people, announce: f.people, search: f.shelf,
-		registry: f.reg, log: slog.New(slog.NewTextHandler(f.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
+	docs, err := rendered()
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.api = newAPI(c, parts{
+		tokens: tokens, send: f.out, readers: f.people, writers: f.people, announce: f.people, search: f.shelf,
+		pages: docs, registry: f.reg, log: slog.New(slog.NewTextHandler(f.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
 	return f
 }
 

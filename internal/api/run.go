@@ -92,14 +92,15 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 	if d.publish, err = fanout.NewPublisher(fanout.Options{Endpoints: c.XSub, Log: c.Log, Metrics: reg}); err != nil {
 		return err
 	}
-	users := profile.New(d.redis)
-	d.api, err = newAPI(c, parts{
-		tokens: tokens, send: d.sender, readers: users, writers: users, announce: d.publish, search: d.archive,
-		statsd: d.statsd, registry: reg, log: c.Log,
-	})
+	docs, err := newPages()
 	if err != nil {
-		return err
+		return fault.E("render documentation", fault.Internal, err)
 	}
+	users := profile.New(d.redis)
+	d.api = newAPI(c, parts{
+		tokens: tokens, send: d.sender, readers: users, writers: users, announce: d.publish, search: d.archive,
+		statsd: d.statsd, pages: docs, registry: reg, log: c.Log,
+	})
 	if d.health, err = health.Listen(ctx, &c.Common, reg); err != nil {
 		return err
 	}

@@ -54,6 +54,7 @@ type parts struct {
 	announce announcer
 	search   searcher
 	statsd   *telemetry.Statsd
+	pages    *pages
 	registry prometheus.Registerer
 	log      *slog.Logger
 }
@@ -69,14 +70,9 @@ type api struct {
 	batches chan struct{} // a token for each batch being read
 	ids     requestIDs
 	router  *chi.Mux
-	pages   *pages
 }
 
-func newAPI(c Config, p parts) (*api, error) {
-	doc, err := newPages()
-	if err != nil {
-		return nil, fault.E("render documentation", fault.Internal, err)
-	}
+func newAPI(c Config, p parts) *api {
 	a := &api{
 		parts:   p,
 		source:  c.InstanceID,
@@ -84,11 +80,10 @@ func newAPI(c Config, p parts) (*api, error) {
 		metrics: newMetrics(p.registry),
 		limit:   int64(c.MaxRequests),
 		batches: make(chan struct{}, c.MaxBatches),
-		pages:   doc,
 	}
 	a.ids.start()
 	a.router = a.routes()
-	return a, nil
+	return a
 }
 
 // ServeHTTP implements http.Handler.

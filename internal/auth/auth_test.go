@@ -236,6 +236,54 @@ func TestSignDefaultsToAnHour(t *testing.T) {
 	}
 }
 
+func TestARememberedTokenStillExpires(t *testing.T) {
+	now := noon
+	v := verifier(t, Options{Now: func() time.Time { return now }})
+	token := hs256(t, jwt.MapClaims{"sub": "42", "scope": "emit", "exp": at(time.Minute)})
+	for range 2 {
+		if id, err := v.Verify(token); err != nil || !id.Has(ScopeEmit) {
+			t.Fatalf("%+v, %v", id, err)
+		}
+	}
+	now = noon.Add(time.Minute + 4*time.Second)
+	if err := failure(v, token); err != nil {
+		t.Errorf("within the leeway: %v", err)
+	}
+	now = noon.Add(time.Minute + 5*time.Second)
+	for range 2 {
+		if err := failure(v, token); err == nil || !strings.Contains(err.Error(), "expired") {
+			t.Errorf("after its end: %v", err)
+		}
+	}
+	if v.good.Len() != 0 {
+		t.Error("a token that has ended is remembered")
+	}
+}
+
+func failure(v *Verifier, token string) error {
+	_, err := v.Verify(token)
+	return err
+}
+
+func TestOnlyGoodTokensAreRemembered(t *testing.T) {
+	v := verifier(t, Options{})
+	good := hs256(t, jwt.MapClaims{"sub": "42", "exp": at(time.Hour)})
+	for _, token := range []string{"x", good[:len(good)-1], good + "A"} {
+		if _, err := v.Verify(token); err == nil {
+			t.Errorf("%q was accepted", token)
+		}
+	}
+	if v.good.Len() != 0 {
+		t.Error("a bad token is remembered")
+	}
+	if _, err := v.Verify(good); err != nil || v.good.Len() != 1 {
+		t.Errorf("%d remembered, %v", v.good.Len(), err)
+	}
+	if _, err := v.Verify(good[:len(good)-1]); err == nil {
+		t.Error("a part of a good token was accepted")
+	}
+}
+
 func TestVerifyIsSafeForConcurrentUse(t *testing.T) {
 	v := verifier(t, Options{})
 	token := hs256(t, jwt.MapClaims{"sub": "42", "scope": "emit", "exp": at(time.Hour)})
@@ -270,7 +318,19 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-func BenchmarkVerify(b *testing.B) {
+func BenchmarkVerifyFirst(b *testing.B) {
+	v := verifier(b, Options{})
+	token := hs256(b, jwt.MapClaims{"sub": "42", "scope": "emit", "exp": at(time.Hour)})
+	b.ReportAllocs()
+	for b.Loop() {
+		v.good.Purge()
+		if _, err := v.Verify(token); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkVerifyAgain(b *testing.B) {
 	v := verifier(b, Options{})
 	token := hs256(b, jwt.MapClaims{"sub": "42", "scope": "emit", "exp": at(time.Hour)})
 	b.ReportAllocs()
