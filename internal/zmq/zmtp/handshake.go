@@ -82,7 +82,7 @@ func classify(err error) error {
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("zmtp: handshake not finished in time: %w", os.ErrDeadlineExceeded)
-	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrClosedPipe):
 		return fmt.Errorf("zmtp: handshake: %w", err)
 	}
 	return corrupt("handshake: %w", err)

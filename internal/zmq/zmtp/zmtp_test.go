@@ -1,0 +1,405 @@
+package zmtp
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"eventspine/internal/fault"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var small = Limits{Frame: 1 << 20, Frames: 8, Message: 2 << 20}
+
+func greeting(mechanism string) []byte {
+	g := make([]byte, greetingSize)
+	g[0], g[9], g[10] = 0xff, 0x7f, 3
+	copy(g[12:], mechanism)
+	return g
+}
+
+func property(name, value string) []byte {
+	b := append([]byte{byte(len(name))}, name...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(value)))
+	return append(b, value...)
+}
+
+func long(flags byte, size uint64, body []byte) []byte {
+	return append(binary.BigEndian.AppendUint64([]byte{flags | flagLong}, size), body...)
+}
+
+func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+// handshake lets a peer say exactly said (and then close) and gives Open's result.
+func handshake(t testing.TB, said []byte, closes bool) (*Conn, error) {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		heard := make(chan struct{})
+		go func() { defer close(heard); _, _ = io.Copy(io.Discard, theirs) }()
+		_, _ = theirs.Write(said)
+		if closes {
+			_ = theirs.Close()
+		}
+		<-heard
+		_ = theirs.Close()
+	}()
+	c, err := Open(ours, Config{Type: "PULL", Server: true, Timeout: 200 * time.Millisecond, Limits: small,
+		Compatible: func(peer string) error {
+			if peer != "PUSH" {
+				return fault.Errorf("test", fault.Invalid, "%q is no PUSH", peer)
+			}
+			return nil
+		}})
+	_ = ours.Close()
+	<-done
+	return c, err
+}
+
+func TestOpen(t *testing.T) {
+	ready := func(props ...[]byte) []byte { return EncodeCommand("READY", join(props...)) }
+	push := property("Socket-Type", "PUSH")
+	for _, c := range []struct {
+		name     string
+		said     []byte
+		closes   bool
+		protocol bool   // the peer broke the protocol
+		want     string // in the error; empty: the handshake succeeds
+	}{
+		{"a proper peer", join(greeting("NULL"), ready(push, property("Identity", "ana"))), false, false, ""},
+		{"names in lower case", join(greeting("NULL"), ready(property("socket-type", "PUSH"), property("identity", "ana"))), false, false, ""},
+		{"unknown metadata", join(greeting("NULL"), ready(push, property("Identity", "ana"), property("X-Long", strings.Repeat("x", 500)))), false, false, ""},
+		{"HTTP", []byte("GET / HTTP/1.1\r\n\r\n"), false, true, "no ZMTP peer"},
+		{"64 bytes of rubbish", bytes.Repeat([]byte{0xff}, 64), true, true, ""},
+		{"ZMTP 2", func() []byte { g := greeting("NULL"); g[10] = 1; return g }(), true, true, "version"},
+		{"another mechanism", greeting("CURVE"), true, true, "security"},
+		{"silence", nil, false, false, "in time"},
+		{"half a greeting", greeting("NULL")[:30], false, false, "in time"},
+		{"a greeting and silence", greeting("NULL"), false, false, "in time"},
+		{"a greeting and the end", greeting("NULL"), true, false, "EOF"},
+		{"an empty command", join(greeting("NULL"), []byte{flagCommand, 0}), false, true, ""},
+		{"a READY that ends in a name", join(greeting("NULL"), EncodeCommand("READY", []byte{5, 'a'})), false, true, ""},
+		{"a READY that ends in a size", join(greeting("NULL"), EncodeCommand("READY", []byte{1, 'a', 0})), false, true, ""},
+		{"a READY with a value of 4 GiB", join(greeting("NULL"), EncodeCommand("READY", []byte{1, 'a', 255, 255, 255, 255})), false, true, ""},
+		{"another command", join(greeting("NULL"), EncodeCommand("HELLO", nil)), false, true, ""},
+		{"a message", join(greeting("NULL"), []byte{0, 1, 'x'}), false, true, "flags 0x00"},
+		{"a READY with MORE", join(greeting("NULL"), []byte{flagCommand | flagMore, 1, 'x'}), false, true, "flags 0x05"},
+		{"a READY of 2^62 bytes", join(greeting("NULL"), long(flagCommand, 1<<62, nil)), false, true, "limit"},
+		{"a READY over 64 KiB", join(greeting("NULL"), long(flagCommand, maxCommand+1, nil)), false, true, "limit"},
+		{"the wrong type", join(greeting("NULL"), ready(property("Socket-Type", "SUB"))), false, true, "no PUSH"},
+		{"no type", join(greeting("NULL"), ready()), false, true, "no PUSH"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := handshake(t, c.said, c.closes)
+			good := !c.protocol && c.want == ""
+			switch {
+			case good && err != nil:
+				t.Fatal(err)
+			case good && (conn.PeerType != "PUSH" || conn.PeerIdentity != "ana"):
+				t.Errorf("peer is %q %q", conn.PeerType, conn.PeerIdentity)
+			case !good && err == nil:
+				t.Fatal("Open succeeded")
+			case errors.Is(err, ErrProtocol) != c.protocol:
+				t.Errorf("protocol error is %v: %v", !c.protocol, err)
+			case err != nil && !strings.Contains(err.Error(), c.want):
+				t.Errorf("error %q lacks %q", err, c.want)
+			}
+			if c.name == "the wrong type" && conn.PeerType != "SUB" {
+				t.Errorf("a refused peer's type is %q", conn.PeerType)
+			}
+		})
+	}
+}
+
+func TestOpenHoldsItsDeadlineAgainstADrip(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer func() { _ = theirs.Close() }()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
+		for _, b := range greeting("NULL") {
+			select {
+			case <-tick.C:
+				_, _ = theirs.Write([]byte{b})
+			case <-stop:
+				return
+			}
+		}
+	}()
+	_, err := Open(ours, Config{Type: "PULL", Timeout: 100 * time.Millisecond, Limits: small})
+	close(stop)
+	<-done
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestTwoOfUs(t *testing.T) {
+	ours, theirs := net.Pipe()
+	type opened struct {
+		c   *Conn
+		err error
+	}
+	other := make(chan opened, 1)
+	// A pipe has no buffer, so both sides would write first for ever; this end is buffered.
+	go func() {
+		c, err := Open(&buffered{Conn: theirs}, Config{Type: "PUSH", Identity: "ana", Timeout: time.Second, Limits: small})
+		other <- opened{c, err}
+	}()
+	c, err := Open(ours, Config{Type: "PULL", Server: true, Timeout: time.Second, Limits: small})
+	o := <-other
+	if err != nil || o.err != nil {
+		t.Fatal(err, o.err)
+	}
+	defer func() { _, _ = c.Close(), o.c.Close() }()
+	if c.PeerType != "PUSH" || c.PeerIdentity != "ana" || o.c.PeerType != "PULL" {
+		t.Errorf("%q %q %q", c.PeerType, c.PeerIdentity, o.c.PeerType)
+	}
+}
+
+// buffered writes in the background, one after the other.
+type buffered struct {
+	net.Conn
+	last chan struct{}
+}
+
+func (b *buffered) Write(p []byte) (int, error) {
+	before, done := b.last, make(chan struct{})
+	b.last = done
+	own := bytes.Clone(p)
+	go func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		_, _ = b.Conn.Write(own)
+	}()
+	return len(p), nil
+}
+
+func read(b []byte) *Reader { return NewReader(bufio.NewReaderSize(bytes.NewReader(b), 4096), small) }
+
+func TestReaderRefuses(t *testing.T) {
+	frame := []byte{flagMore, 0}
+	for _, c := range []struct {
+		name string
+		in   []byte
+		kind fault.Kind
+	}{
+		{"reserved flags", []byte{8, 0}, fault.Corrupt},
+		{"a reserved high flag", []byte{0x80, 0}, fault.Corrupt},
+		{"2^62 bytes", long(0, 1<<62, nil), fault.TooLarge},
+		{"2^64-1 bytes", long(0, 1<<64-1, nil), fault.TooLarge},
+		{"one byte over the limit", long(0, uint64(small.Frame)+1, nil), fault.TooLarge},
+		{"a long command", long(flagCommand, maxCommand+1, nil), fault.TooLarge},
+		{"a command with MORE", []byte{flagCommand | flagMore, 0}, fault.Corrupt},
+		{"an empty command", []byte{flagCommand, 0}, fault.Corrupt},
+		{"a command without a name", []byte{flagCommand, 1, 0}, fault.Corrupt},
+		{"a command with a cut name", []byte{flagCommand, 2, 4, 'P'}, fault.Corrupt},
+		{"nine frames", bytes.Repeat(frame, 9), fault.TooLarge},
+		{"three MiB in frames of one", bytes.Repeat(long(flagMore, 1<<20, make([]byte, 1<<20)), 3), fault.TooLarge},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, _, err := read(c.in).Next()
+			if !errors.Is(err, ErrProtocol) || fault.KindOf(err) != c.kind {
+				t.Errorf("got %v (%v), want %v", err, fault.KindOf(err), c.kind)
+			}
+		})
+	}
+}
+
+func TestReaderTellsAnEndFromACut(t *testing.T) {
+	whole := []byte{flagMore, 1, 'a', 0, 1, 'b'}
+	for n := range whole {
+		want := io.ErrUnexpectedEOF
+		if n == 0 {
+			want = io.EOF
+		}
+		if _, _, err := read(whole[:n]).Next(); err != want {
+			t.Errorf("after %d bytes: %v, want %v", n, err, want)
+		}
+	}
+}
+
+func TestCommandsBetweenFramesOfOneMessage(t *testing.T) {
+	r := read(join([]byte{flagMore, 1, 'a'}, EncodeCommand(Ping, []byte("\x00\x0acontext")), []byte{0, 1, 'b'}))
+	_, cmd, err := r.Next()
+	if err != nil || cmd == nil || cmd.Name != Ping {
+		t.Fatalf("%v %v", cmd, err)
+	}
+	pong, err := PongFor(cmd)
+	if err != nil || !bytes.Equal(pong, []byte("\x04\x0c\x04PONGcontext")) {
+		t.Errorf("%q %v", pong, err)
+	}
+	msg, _, err := r.Next()
+	if err != nil || len(msg) != 2 {
+		t.Errorf("%q %v", msg, err)
+	}
+}
+
+func TestPingLimits(t *testing.T) {
+	for _, n := range []int{0, 1, 19, 300} {
+		if _, err := PongFor(&Command{Name: Ping, Body: make([]byte, n)}); !errors.Is(err, ErrProtocol) {
+			t.Errorf("PING of %d bytes: %v", n, err)
+		}
+	}
+}
+
+// A frame that announces much and sends little must not cost what it announces.
+func TestReaderTakesMemoryAsBytesCome(t *testing.T) {
+	lim := Limits{Frame: 1 << 30, Frames: 1, Message: 1 << 30}
+	in := long(0, 1<<30, make([]byte, 100<<10))
+	got := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := NewReader(bufio.NewReader(bytes.NewReader(in)), lim).Next(); err != io.ErrUnexpectedEOF {
+				b.Fatal(err)
+			}
+		}
+	}).AllocedBytesPerOp()
+	if got > 500<<10 {
+		t.Errorf("%d bytes taken for 100 KiB received", got)
+	}
+}
+
+func TestWhatIsWrittenIsRead(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		frame := rapid.Custom(func(t *rapid.T) []byte {
+			n := rapid.OneOf(rapid.IntRange(0, 3), rapid.IntRange(254, 257), rapid.IntRange(copyBelow-1, copyBelow+1),
+				rapid.IntRange(growStep-1, 3*growStep)).Draw(t, "size")
+			return bytes.Repeat([]byte{byte(n)}, n)
+		})
+		msgs := rapid.SliceOfN(rapid.SliceOfN(frame, 1, 4), 1, 20).Draw(t, "messages")
+		var wire bytes.Buffer
+		w := NewWriter(&wire)
+		size := int64(0)
+		for _, m := range msgs {
+			w.Append(m)
+			size += Size(m)
+			if rapid.Bool().Draw(t, "flush") {
+				if _, err := w.Flush(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if int64(wire.Len()) != size {
+			t.Fatalf("%d bytes, Size says %d", wire.Len(), size)
+		}
+		r := read(wire.Bytes())
+		for i, want := range msgs {
+			got, _, err := r.Next()
+			if err != nil || !bytes.Equal(bytes.Join(got, []byte{0}), bytes.Join(want, []byte{0})) || len(got) != len(want) {
+				t.Fatalf("message %d: %d frames, want %d (%v)", i, len(got), len(want), err)
+			}
+		}
+	})
+}
+
+func TestPending(t *testing.T) {
+	b := join([]byte{0, 2, 'a', 'b'}, long(0, 3, []byte("cde")), []byte{0, 5, 'x'})
+	r := read(b)
+	if r.Pending() {
+		t.Error("pending before anything was read")
+	}
+	for i, want := range []bool{true, false} {
+		if _, _, err := r.Next(); err != nil || r.Pending() != want {
+			t.Errorf("after message %d: pending %v (%v)", i, r.Pending(), err)
+		}
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	f.Add([]byte{0, 1, 'a'})
+	f.Add(long(flagMore, 300, make([]byte, 300)))
+	f.Add(long(0, 1<<62, nil))
+	f.Add(join([]byte{flagMore, 0}, EncodeCommand(Ping, []byte{0, 1, 2}), []byte{0, 0}))
+	f.Add([]byte{flagCommand, 5, 4, 'P', 'I', 'N', 'G'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := read(b)
+		for taken := 0; ; {
+			pending := r.Pending()
+			msg, cmd, err := r.Next()
+			if pending && errors.Is(err, io.EOF) {
+				t.Fatal("a pending frame was not there")
+			}
+			if err != nil {
+				return
+			}
+			if (msg == nil) == (cmd == nil) {
+				t.Fatal("neither or both")
+			}
+			if cmd != nil && cmd.Name == Ping {
+				_, _ = PongFor(cmd)
+			}
+			if taken += int(Size(msg)); taken > 8*len(b)+64 {
+				t.Fatal("more read than there was")
+			}
+			if len(msg) > small.Frames {
+				t.Fatal("too many frames")
+			}
+		}
+	})
+}
+
+func FuzzCommand(f *testing.F) {
+	f.Add([]byte("\x04PING\x00\x0actx"))
+	f.Add([]byte{0})
+	f.Add([]byte{255, 'a'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		cmd, err := ParseCommand(b)
+		if err != nil {
+			return
+		}
+		_, again, err := read(EncodeCommand(cmd.Name, cmd.Body)).Next()
+		if len(b) <= maxCommand && (err != nil || again.Name != cmd.Name || !bytes.Equal(again.Body, cmd.Body)) {
+			t.Fatalf("%q came back as %q (%v)", b, again, err)
+		}
+	})
+}
+
+// script is a connection that says a fixed text and then nothing more.
+type script struct {
+	net.Conn
+	r *bytes.Reader
+}
+
+func (s script) Read(p []byte) (int, error) { return s.r.Read(p) }
+func (script) Write(p []byte) (int, error)  { return len(p), nil }
+func (script) Close() error                 { return nil }
+func (script) SetDeadline(time.Time) error  { return nil }
+
+func FuzzHandshake(f *testing.F) {
+	good := EncodeCommand("READY", property("Socket-Type", "PUSH"))
+	f.Add(join(greeting("NULL"), good))
+	f.Add(join(greeting("NULL"), EncodeCommand("READY", []byte{5, 'a'})))
+	f.Add(join(greeting("NULL"), EncodeCommand("READY", []byte{1, 'a', 255, 255, 255, 255})))
+	f.Add(greeting("PLAIN"))
+	f.Add([]byte("GET / HTTP/1.1"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, err := Open(script{r: bytes.NewReader(b)}, Config{Type: "PULL", Timeout: time.Second, Limits: small})
+		if err == nil && len(b) < greetingSize {
+			t.Fatal("a short greeting was taken")
+		}
+	})
+}

@@ -1,0 +1,2 @@
+// Package libzmq holds the tests of internal/zmq against real libzmq sockets, through pyzmq.
+package libzmq
