@@ -1,0 +1,131 @@
+package bridge
+
+import (
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"eventspine/internal/auth"
+	"eventspine/internal/config"
+	"eventspine/internal/event"
+	"eventspine/internal/fault"
+)
+
+// Config holds the settings of the bridge.
+type Config struct {
+	config.Common
+	Addr       string   `env:"BRIDGE_ADDR" doc:"address browsers connect to (Socket.IO)" kind:"bind"`
+	Port       int      `env:"PORT" doc:"TCP port in place of the one in BRIDGE_ADDR; 0: that one"`
+	JWTSecret  string   `env:"JWT_SECRET" doc:"secret that tokens are signed with (HS256), at least 16 bytes" kind:"secret"`
+	XPub       []string `env:"ZMQ_PROXY_XPUB" doc:"endpoints that events come from, one for each proxy, comma separated"`
+	RedisURL   string   `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster" kind:"secret"`
+	Categories []string `env:"BRIDGE_CATEGORIES" doc:"categories that go to browsers, the same as the worker's deliverable ones"`
+	Origins    []string `env:"BRIDGE_ORIGINS" doc:"origins whose web pages may connect, comma separated, or *; empty: none"`
+
+	Partitions   int           `env:"PARTITIONS" doc:"partitions of the journal; fixed at the first start"`
+	ReplayWindow time.Duration `env:"REPLAY_WINDOW" doc:"how long a user can get missed events back"`
+	ReplayMax    int           `env:"REPLAY_MAX" doc:"missed events a user can get back at most"`
+
+	Connections     int           `env:"BRIDGE_CONNECTIONS" doc:"connections in all; past them clients get 429"`
+	UserConnections int           `env:"BRIDGE_USER_CONNECTIONS" doc:"connections of one user; past them clients get 429"`
+	HandshakeRate   int           `env:"BRIDGE_HANDSHAKE_RATE" doc:"handshakes a second from one address, four times that in a burst; past them clients get 429"`
+	PendingPolls    int           `env:"BRIDGE_PENDING_POLLS" doc:"polling handshakes of one address that may be unfinished; past them clients get 429"`
+	InboundRate     int           `env:"BRIDGE_INBOUND_RATE" doc:"packets a second from one connection, four times that in a burst; past them it is closed"`
+	QueueMessages   int           `env:"BRIDGE_QUEUE_MESSAGES" doc:"events that may wait for one connection; past them it is closed"`
+	QueueBytes      config.Bytes  `env:"BRIDGE_QUEUE_BYTES" doc:"bytes that may wait for one connection; past them it is closed"`
+	PingInterval    time.Duration `env:"BRIDGE_PING_INTERVAL" doc:"how often a client pings"`
+	PingTimeout     time.Duration `env:"BRIDGE_PING_TIMEOUT" doc:"a client that was silent for this long is closed"`
+}
+
+// DefaultConfig has everything on this machine. Only JWT_SECRET has no default.
+func DefaultConfig() Config {
+	return Config{
+		Common:          config.Common{InstanceID: "bridge-1", Health: "tcp://127.0.0.1:5556", Metrics: "127.0.0.1:9465"},
+		Addr:            "127.0.0.1:3001",
+		XPub:            []string{"tcp://127.0.0.1:5560"},
+		RedisURL:        "redis://127.0.0.1:6379",
+		Categories:      []string{"notification", "alert", "status"},
+		Origins:         []string{"*"},
+		Partitions:      16,
+		ReplayWindow:    5 * time.Minute,
+		ReplayMax:       1000,
+		Connections:     20_000,
+		UserConnections: 50,
+		HandshakeRate:   500,
+		PendingPolls:    256,
+		InboundRate:     50,
+		QueueMessages:   1024,
+		QueueBytes:      1 << 20,
+		PingInterval:    25 * time.Second,
+		PingTimeout:     60 * time.Second,
+	}
+}
+
+// Validate names every setting that cannot work.
+func (c *Config) Validate() []fault.Field {
+	var wrong []fault.Field
+	check := func(ok bool, name, reason string) {
+		if !ok {
+			wrong = append(wrong, fault.Field{Name: name, Reason: reason})
+		}
+	}
+	_, _, err := net.SplitHostPort(c.Addr)
+	check(err == nil, "BRIDGE_ADDR", "must be host:port such as 127.0.0.1:3001")
+	check(c.Port >= 0 && c.Port <= 65535, "PORT", "must be from 0 to 65535")
+	check(len(c.JWTSecret) >= auth.MinSecret, "JWT_SECRET", "must have at least "+strconv.Itoa(auth.MinSecret)+" bytes")
+	check(len(c.XPub) > 0, "ZMQ_PROXY_XPUB", "must name at least one proxy")
+	check(len(c.Categories) > 0, "BRIDGE_CATEGORIES", "must name at least one category")
+	for _, name := range c.Categories {
+		check(validCategory(name), "BRIDGE_CATEGORIES", "holds "+strconv.Quote(name)+", which is not the first token of any event type")
+	}
+	for _, o := range c.Origins {
+		check(validOrigin(o), "BRIDGE_ORIGINS", "holds "+strconv.Quote(o)+", which is neither * nor an origin such as https://example.org")
+	}
+	check(c.Partitions > 0 && c.Partitions <= 1024, "PARTITIONS", "must be from 1 to 1024")
+	check(c.ReplayWindow > 0, "REPLAY_WINDOW", "must be longer than 0s")
+	for name, n := range map[string]int{"REPLAY_MAX": c.ReplayMax, "BRIDGE_CONNECTIONS": c.Connections, "BRIDGE_USER_CONNECTIONS": c.UserConnections,
+		"BRIDGE_HANDSHAKE_RATE": c.HandshakeRate, "BRIDGE_PENDING_POLLS": c.PendingPolls, "BRIDGE_INBOUND_RATE": c.InboundRate, "BRIDGE_QUEUE_MESSAGES": c.QueueMessages} {
+		check(n > 0, name, "must be at least 1")
+	}
+	check(c.QueueBytes >= event.MaxBytes, "BRIDGE_QUEUE_BYTES", "must be at least 256KiB, the size of one event")
+	check(c.PingInterval >= time.Second, "BRIDGE_PING_INTERVAL", "must be at least 1s")
+	check(c.PingTimeout > c.PingInterval, "BRIDGE_PING_TIMEOUT", "must be longer than BRIDGE_PING_INTERVAL")
+	return wrong
+}
+
+func validCategory(s string) bool {
+	return s != "" && !strings.HasPrefix(s, "_") && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
+	})
+}
+
+func validOrigin(s string) bool {
+	if s == "*" {
+		return true
+	}
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Scheme+"://"+u.Host == s
+}
+
+// listen is the host:port to bind.
+func (c *Config) listen() string {
+	if c.Port == 0 {
+		return c.Addr
+	}
+	host, _, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		host = c.Addr
+	}
+	return net.JoinHostPort(host, strconv.Itoa(c.Port))
+}
+
+// topics are the subscriptions: a category and its dot, so that alert does not take alerts.
+func (c *Config) topics() []string {
+	out := make([]string, len(c.Categories))
+	for i, name := range c.Categories {
+		out[i] = name + "."
+	}
+	return out
+}

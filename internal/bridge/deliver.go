@@ -1,0 +1,91 @@
+package bridge
+
+import (
+	"strings"
+
+	"eventspine/internal/event"
+	"eventspine/internal/fanout"
+	"eventspine/internal/quiet"
+)
+
+// recentEvents is how many positions are remembered to drop repeats. Two proxies carry each
+// event twice, a moment apart; a worker publishes again what it is not sure of.
+const recentEvents = 1 << 16
+
+// hub is where events go: socketio.Hub.
+type hub interface {
+	ToUser(user, name string, payload []byte) int
+	ToAll(name string, payload []byte) int
+}
+
+// deliverer brings a message to the connections it is for. For one goroutine.
+type deliverer struct {
+	hub    hub
+	recent *recent
+	m      *metrics
+	log    *quiet.Logger
+}
+
+// deliver never waits. The message's bytes must not be changed afterwards.
+func (d *deliverer) deliver(msg fanout.Message) {
+	if strings.HasPrefix(msg.Topic, "_") {
+		return
+	}
+	d.m.received.Inc()
+	e, err := event.ParseStored(msg.Body)
+	if err != nil {
+		d.m.malformed.Inc()
+		d.log.Warn("skipped a message that is no stored event", "error", err, "bytes", len(msg.Body))
+		return
+	}
+	if !d.recent.add(place{e.Partition, e.Seq}) {
+		d.m.repeated.Inc()
+		return
+	}
+	n := 0
+	switch e.UserID {
+	case "": // for the index only
+	case event.Everybody:
+		n = d.hub.ToAll(e.Category(), e.Raw)
+	default:
+		n = d.hub.ToUser(e.UserID, e.Category(), e.Raw)
+	}
+	if n == 0 {
+		d.m.nobody.Inc()
+	}
+	d.m.queued.Add(float64(n))
+}
+
+// place is an event's number: no two events ever have the same.
+type place struct {
+	partition int
+	seq       uint64
+}
+
+// recent remembers the last places. It is no high mark: two workers may interleave, and an
+// event that comes late is still new.
+type recent struct {
+	seen map[place]struct{}
+	ring []place
+	next int
+}
+
+func newRecent(n int) *recent {
+	return &recent{seen: make(map[place]struct{}, n), ring: make([]place, 0, n)}
+}
+
+// add reports whether p was not among the last places, and remembers it.
+func (r *recent) add(p place) bool {
+	if _, ok := r.seen[p]; ok {
+		return false
+	}
+	r.seen[p] = struct{}{}
+	if len(r.ring) < cap(r.ring) {
+		r.ring = append(r.ring, p)
+		return true
+	}
+	delete(r.seen, r.ring[r.next])
+	r.ring[r.next] = p
+	r.next = (r.next + 1) % len(r.ring)
+	return true
+}

@@ -1,0 +1,36 @@
+package bridge
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	received  prometheus.Counter
+	malformed prometheus.Counter
+	repeated  prometheus.Counter
+	nobody    prometheus.Counter
+	queued    prometheus.Counter
+	syncs     *prometheus.CounterVec
+	replayed  prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	f := promauto.With(r)
+	return &metrics{
+		received: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_received_events_total",
+			Help: "Messages taken from the proxies."}),
+		malformed: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_malformed_events_total",
+			Help: "Messages skipped because they hold no stored event."}),
+		repeated: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_repeated_events_total",
+			Help: "Events dropped because they came before, from another proxy or a worker that published again."}),
+		nobody: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_absent_user_events_total",
+			Help: "Events whose user was not connected to this bridge."}),
+		queued: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_queued_events_total",
+			Help: "Events queued for connections; one event counts once for each connection."}),
+		syncs: f.NewCounterVec(prometheus.CounterOpts{Name: "eventspine_bridge_syncs_total",
+			Help: "Syncs answered: complete, incomplete, invalid or failed."}, []string{"outcome"}),
+		replayed: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_replayed_events_total",
+			Help: "Events given back by syncs."}),
+	}
+}

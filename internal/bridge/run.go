@@ -1,0 +1,265 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"eventspine/internal/auth"
+	"eventspine/internal/fanout"
+	"eventspine/internal/fault"
+	"eventspine/internal/health"
+	"eventspine/internal/journal"
+	"eventspine/internal/quiet"
+	"eventspine/internal/rdb"
+	"eventspine/internal/retry"
+	"eventspine/internal/socketio"
+	"eventspine/internal/telemetry"
+	"eventspine/internal/zmq"
+)
+
+const (
+	restTime   = 2 * time.Second        // for what the proxies sent before the end
+	idleTime   = 100 * time.Millisecond // without a message before the proxies count as silent
+	drainTime  = 5 * time.Second        // for browsers to take what is queued
+	closeTime  = 2 * time.Second        // for requests and sockets at the very end
+	headerTime = 5 * time.Second
+	idleConn   = time.Minute
+	maxHeader  = 16 << 10
+)
+
+// Deps are the bound sockets and opened clients that Run serves and closes.
+type Deps struct {
+	web        net.Listener
+	health     *health.Server
+	events     *fanout.Subscriber
+	journal    *journal.Journal
+	hub        *socketio.Hub
+	sockets    *socketio.Server
+	deliverer  *deliverer
+	pingRedis  func(context.Context) error
+	closeRedis func() error
+}
+
+// Addr is the host:port that browsers connect to, with the actual port.
+func (d *Deps) Addr() string { return d.web.Addr().String() }
+
+// Health is the REQ/REP endpoint that answers PING; empty: none.
+func (d *Deps) Health() string { return d.health.ZMQ() }
+
+// Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
+func (d *Deps) Metrics() string { return d.health.HTTP() }
+
+// Open binds the sockets. Redis and the proxies need not be there. Errors are of kind Invalid
+// for a wrong setting and Unavailable for an address that is taken.
+func Open(ctx context.Context, c Config) (_ *Deps, err error) {
+	log := logger(&c)
+	if wrong := c.Validate(); len(wrong) > 0 {
+		return nil, fault.BadFields("open bridge", wrong...)
+	}
+	d := &Deps{hub: socketio.NewHub(c.UserConnections, c.Connections)}
+	defer func() {
+		if err != nil {
+			d.abandon()
+		}
+	}()
+	reg := telemetry.NewRegistry()
+	m := newMetrics(reg)
+	if err := d.openRedis(c, reg); err != nil {
+		return nil, err
+	}
+	d.events, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.XPub, Topics: c.topics(),
+		ZMQ: zmq.Options{Monitor: zmq.LogMonitor(log)}, Log: log, Metrics: reg})
+	if err != nil {
+		return nil, err
+	}
+	quieter := quiet.New(log, time.Second)
+	d.deliverer = &deliverer{hub: d.hub, recent: newRecent(recentEvents), m: m, log: quieter}
+	s := &syncer{journal: d.journal, partitions: c.Partitions, window: c.ReplayWindow, limit: c.ReplayMax, now: time.Now, m: m, log: quieter}
+	if d.sockets, err = d.openSockets(c, s, reg); err != nil {
+		return nil, err
+	}
+	if d.web, err = new(net.ListenConfig).Listen(ctx, "tcp", c.listen()); err != nil {
+		return nil, fault.E("bind BRIDGE_ADDR", fault.Unavailable, err)
+	}
+	d.health, err = health.Listen(ctx, &c.Common, reg)
+	return d, err
+}
+
+func logger(c *Config) *slog.Logger {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c.Log
+}
+
+func (d *Deps) openRedis(c Config, reg prometheus.Registerer) error {
+	client, err := rdb.Open(c.RedisURL)
+	if err != nil {
+		return fault.E("REDIS_URL", fault.KindOf(err), err)
+	}
+	d.pingRedis = func(ctx context.Context) error { return rdb.Ping(ctx, client) }
+	d.closeRedis = client.Close
+	d.journal = journal.New(client, journal.Options{Partitions: c.Partitions, ReplayWindow: c.ReplayWindow, ReplayMax: c.ReplayMax, Log: c.Log, Metrics: reg})
+	return nil
+}
+
+func (d *Deps) openSockets(c Config, s *syncer, reg prometheus.Registerer) (*socketio.Server, error) {
+	verifier, err := auth.NewVerifier(c.JWTSecret, auth.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return socketio.New(socketio.Options{
+		Verify: func(token string) (socketio.User, error) {
+			who, err := verifier.Verify(token)
+			return socketio.User{ID: who.Subject, Expires: who.Expires}, err
+		},
+		Sync: s.sync, Hub: d.hub, Origins: c.Origins,
+		PingInterval: c.PingInterval, PingTimeout: c.PingTimeout,
+		QueueMessages: c.QueueMessages, QueueBytes: int(c.QueueBytes),
+		HandshakeRate: c.HandshakeRate, PendingPolls: c.PendingPolls, InboundRate: c.InboundRate,
+		Registry: reg, Log: c.Log,
+	})
+}
+
+// abandon closes what Open has opened before it failed.
+func (d *Deps) abandon() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if d.sockets != nil {
+		d.sockets.Close(ended)
+	}
+	if d.events != nil {
+		_ = d.events.Close(ended) // nothing was received
+	}
+	if d.web != nil {
+		_ = d.web.Close()
+	}
+	if d.closeRedis != nil {
+		_ = d.closeRedis()
+	}
+}
+
+// Run serves until ctx ends, lets what was received go out to the browsers, and closes
+// everything in d, all within 10 s. It returns nil after a clean end, and an error of kind
+// Invalid when Redis holds a journal with another number of partitions.
+func Run(ctx context.Context, c Config, d *Deps) error {
+	log := logger(&c)
+	g, inner := errgroup.WithContext(ctx)
+	web := d.server(log)
+	g.Go(func() error {
+		return d.health.Run(inner, health.Check{Name: "proxy", Probe: d.probeProxy}, health.Check{Name: "redis", Probe: d.pingRedis})
+	})
+	g.Go(func() error {
+		if err := web.Serve(d.web); !errors.Is(err, http.ErrServerClosed) {
+			return fault.E("serve browsers", fault.Internal, err)
+		}
+		return nil
+	})
+	g.Go(func() error { return d.checkJournal(inner, log) })
+	received := make(chan struct{})
+	g.Go(func() error {
+		defer close(received)
+		return d.receive(inner)
+	})
+	g.Go(func() error {
+		<-inner.Done()
+		<-received
+		d.drain(context.WithoutCancel(ctx), web, log)
+		return nil
+	})
+	return g.Wait()
+}
+
+func (d *Deps) server(log *slog.Logger) *http.Server {
+	mux := http.NewServeMux()
+	mux.Handle("/socket.io/", d.sockets)
+	return &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       idleConn,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+var errNoProxy = fault.Errorf("", fault.Unavailable, "no proxy is connected")
+
+func (d *Deps) probeProxy(context.Context) error {
+	if d.events.Peers() == 0 {
+		return errNoProxy
+	}
+	return nil
+}
+
+// checkJournal waits for Redis and makes sure that both mean the same partitions.
+func (d *Deps) checkJournal(ctx context.Context, log *slog.Logger) error {
+	told := false
+	err := retry.Policy{}.Forever(ctx, d.journal.Ready, func(err error, wait time.Duration) {
+		if !told {
+			log.Warn("waiting for redis; syncs fail until it is there", "error", err)
+		}
+		told = true
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err == nil && told:
+		log.Info("redis is there")
+	}
+	return err
+}
+
+// receive delivers until ctx ends, and then what the proxies sent before.
+func (d *Deps) receive(ctx context.Context) error {
+	for {
+		msg, err := d.events.Recv(ctx)
+		switch {
+		case ctx.Err() != nil:
+			d.rest(context.WithoutCancel(ctx))
+			return nil
+		case err != nil:
+			return fault.E("receive events", fault.KindOf(err), err)
+		}
+		d.deliverer.deliver(msg)
+	}
+}
+
+// rest delivers until the proxies have been silent for a moment.
+func (d *Deps) rest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, restTime)
+	defer cancel()
+	for {
+		wait, stop := context.WithTimeout(ctx, idleTime)
+		msg, err := d.events.Recv(wait)
+		stop()
+		if err != nil {
+			return
+		}
+		d.deliverer.deliver(msg)
+	}
+}
+
+// drain ends everything, upstream first.
+func (d *Deps) drain(ctx context.Context, web *http.Server, log *slog.Logger) {
+	closing, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	if err := d.events.Close(closing); err != nil {
+		log.Warn("the subscription did not end cleanly", "error", err)
+	}
+	d.sockets.Close(closing)
+	last, stop := context.WithTimeout(ctx, closeTime)
+	defer stop()
+	if web.Shutdown(last) != nil {
+		_ = web.Close() // a client that would not let go
+	}
+	if err := d.closeRedis(); err != nil {
+		log.Warn("redis client did not close", "error", err)
+	}
+}

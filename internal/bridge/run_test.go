@@ -1,0 +1,301 @@
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"eventspine/internal/auth"
+	"eventspine/internal/event"
+	"eventspine/internal/fault"
+	"eventspine/internal/journal"
+	"eventspine/internal/rdb"
+	"eventspine/internal/socketio/client"
+	"eventspine/internal/testkit"
+	"eventspine/internal/zmq"
+)
+
+const secret = "0123456789abcdef"
+
+// node is a bridge that runs, with the proxy's side of its subscription.
+type node struct {
+	*Deps
+	xpub *zmq.Socket
+	end  func() error
+}
+
+func testConfig(redisURL string) Config {
+	c := DefaultConfig()
+	c.JWTSecret, c.RedisURL = secret, redisURL
+	c.Addr, c.Health, c.Metrics = "127.0.0.1:0", "tcp://127.0.0.1:0", "127.0.0.1:0"
+	return c
+}
+
+func startNode(t *testing.T, c Config) *node {
+	t.Helper()
+	xpub := zmq.New(zmq.XPub, zmq.Options{})
+	endpoint, err := xpub.Bind(context.Background(), "tcp://127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.XPub = []string{endpoint}
+	ctx, cancel := context.WithCancel(context.Background())
+	d, err := Open(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, c, d) }()
+	n := &node{Deps: d, xpub: xpub}
+	var result error
+	done := false
+	n.end = func() error {
+		if !done {
+			cancel()
+			result, done = <-ended, true
+		}
+		return result
+	}
+	t.Cleanup(func() {
+		if err := n.end(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		_ = xpub.Close(short(t))
+	})
+	for range c.Categories { // the subscriptions arrive one by one
+		if _, err := xpub.Recv(short(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+func (n *node) publish(t *testing.T, raw []byte) {
+	t.Helper()
+	e, err := event.ParseStored(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.xpub.Send(short(t), zmq.Msg{append([]byte(event.Topic(e.Type, e.UserID)+" "), raw...)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) dial(t *testing.T, user string) *client.Client {
+	t.Helper()
+	token, err := auth.Sign(secret, auth.Claims{Subject: user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	c, err := client.Dial(short(t), "http://"+n.Addr(), token, client.Options{HTTP: &http.Client{Transport: transport}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (n *node) ready(t *testing.T) (int, string) {
+	t.Helper()
+	resp, err := http.Get("http://" + n.Metrics() + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	b, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func wantEvent(t *testing.T, c *client.Client, name string, raw []byte) {
+	t.Helper()
+	got, payload, err := c.Recv(short(t))
+	if err != nil || got != name || string(payload) != string(raw) {
+		t.Fatalf("received %s %s, %v; want %s %s", got, payload, err, name, raw)
+	}
+}
+
+func TestEventsReachBrowsers(t *testing.T) {
+	n := startNode(t, testConfig(testkit.Miniredis(t)))
+	ana, phone, bob := n.dial(t, "ana"), n.dial(t, "ana"), n.dial(t, "bob")
+	testkit.Eventually(t, 10*time.Second, func() bool { return n.hub.Len() == 3 }, "three browsers connected")
+	one, two, all := stored("ana", "notification.order", 1, noon), stored("bob", "status", 2, noon), stored("*", "alert.fire", 3, noon)
+	for _, raw := range [][]byte{one, two, one, all} {
+		n.publish(t, raw)
+	}
+	for _, c := range []*client.Client{ana, phone} {
+		wantEvent(t, c, "notification", one)
+		wantEvent(t, c, "alert", all)
+	}
+	wantEvent(t, bob, "status", two)
+	wantEvent(t, bob, "alert", all)
+	testkit.Eventually(t, 10*time.Second, func() bool { status, _ := n.ready(t); return status == 200 }, "ready")
+	if err := n.end(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ana.Recv(short(t)); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestSyncFromTheJournal runs on both Redis servers: what was missed comes back, in order.
+func TestSyncFromTheJournal(t *testing.T) {
+	testkit.EachRedis(t, func(t *testing.T, url string) {
+		redis, err := rdb.Open(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = redis.Close() })
+		j := journal.New(redis, journal.Options{})
+		if err := j.Ready(short(t)); err != nil {
+			t.Fatal(err)
+		}
+		seqs := map[string]uint64{}
+		for i, user := range []string{"ana", "*", "bob", "ana", "*", "ana"} {
+			raw := fmt.Appendf(nil, `{"id":"e%d","type":"status","userId":%q,"processedAt":%d}`, i, user, time.Now().UnixMilli()+int64(i))
+			got, err := j.Append(short(t), []journal.Entry{{Event: event.Event{ID: fmt.Sprint("e", i), UserID: user, Raw: raw}, Deliverable: true}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			seqs[fmt.Sprint("e", i)] = got[0].Seq
+		}
+		n := startNode(t, testConfig(url))
+		c := n.dial(t, "ana")
+		for since, want := range map[any]string{
+			0:                          "e0 e1 e3 e4 e5",
+			seqs["e5"]:                 "e1 e4", // broadcasts of the last seconds come again
+			struct{}{}:                 "e0 e1 e3 e4 e5",
+			at{seqs["e0"], 0}:          "e1 e3 e4 e5",
+			at{seqs["e3"], seqs["e1"]}: "e4 e5",
+		} {
+			events, info, err := c.SyncSince(short(t), since)
+			if got := idsOf(t, events); err != nil || got != want || !info.Complete || info.More {
+				t.Errorf("sync(%v) = %s, %+v, %v; want %s", since, got, info, err, want)
+			}
+			again, info, err := c.SyncSince(short(t), info.Last)
+			if err != nil || len(again) != 0 || !info.Complete {
+				t.Errorf("sync(last of %v) = %s, %+v, %v", since, again, info, err)
+			}
+		}
+		if _, complete, err := c.Sync(short(t), 1); err != nil || complete {
+			t.Errorf("a number of no event: complete %v, %v", complete, err)
+		}
+	})
+}
+
+type at struct {
+	User uint64 `json:"user"`
+	All  uint64 `json:"all"`
+}
+
+func idsOf(t *testing.T, events []json.RawMessage) string {
+	t.Helper()
+	ids := make([]string, len(events))
+	for i, raw := range events {
+		var e struct{ ID string }
+		if err := json.Unmarshal(raw, &e); err != nil {
+			t.Fatal(err)
+		}
+		ids[i] = e.ID
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestRedisAwayAtTheStart(t *testing.T) {
+	server := testkit.StartRedis(t)
+	server.Kill()
+	n := startNode(t, testConfig(server.URL()))
+	c := n.dial(t, "ana")
+	live := stored("ana", "status", 5, noon)
+	testkit.Eventually(t, 10*time.Second, func() bool { return n.hub.Len() == 1 }, "connected")
+	n.publish(t, live)
+	wantEvent(t, c, "status", live)
+	if events, info, err := c.SyncSince(short(t), 3); err != nil || len(events) != 0 || info.Complete || info.Error == "" {
+		t.Errorf("sync without redis: %s %+v %v", events, info, err)
+	}
+	if status, text := n.ready(t); status != 503 || !strings.Contains(text, "redis") {
+		t.Errorf("/readyz: %d %s", status, text)
+	}
+	server.Restart()
+	testkit.Eventually(t, 15*time.Second, func() bool { status, _ := n.ready(t); return status == 200 }, "ready again")
+	if _, complete, err := c.Sync(short(t), 0); err != nil || !complete {
+		t.Errorf("sync with redis: complete %v, %v", complete, err)
+	}
+}
+
+func TestOpenRefusesWrongSettings(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"secret": func(c *Config) { c.JWTSecret = "short" },
+		"redis":  func(c *Config) { c.RedisURL = "nonsense" },
+		"proxy":  func(c *Config) { c.XPub = []string{"nonsense"} },
+		"origin": func(c *Config) { c.Origins = []string{"nonsense"} },
+	} {
+		c := testConfig("redis://127.0.0.1:1")
+		change(&c)
+		if _, err := Open(short(t), c); fault.KindOf(err) != fault.Invalid || err == nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	taken := startNode(t, testConfig(testkit.Miniredis(t)))
+	for name, change := range map[string]func(*Config){
+		"address": func(c *Config) { c.Addr = taken.Addr() },
+		"metrics": func(c *Config) { c.Metrics = taken.Metrics() },
+	} {
+		c := testConfig("redis://127.0.0.1:1")
+		change(&c)
+		if _, err := Open(short(t), c); fault.KindOf(err) != fault.Unavailable {
+			t.Errorf("%s taken: %v", name, err)
+		}
+	}
+}
+
+func TestWrongPartitionCountEndsTheBridge(t *testing.T) {
+	url := testkit.Miniredis(t)
+	redis, err := rdb.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = redis.Close() })
+	if err := journal.New(redis, journal.Options{Partitions: 4}).Ready(short(t)); err != nil {
+		t.Fatal(err)
+	}
+	c := testConfig(url)
+	c.XPub = []string{"tcp://127.0.0.1:1"}
+	d, err := Open(short(t), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(short(t), c, d); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestDrainDeliversWhatWasSent(t *testing.T) {
+	n := startNode(t, testConfig(testkit.Miniredis(t)))
+	c := n.dial(t, "ana")
+	testkit.Eventually(t, 10*time.Second, func() bool { return n.hub.Len() == 1 }, "connected")
+	const count = 500
+	for i := range count {
+		n.publish(t, stored("ana", "status", uint64(i+1), noon))
+	}
+	began := time.Now()
+	if err := n.end(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 9*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	for i := range count {
+		wantEvent(t, c, "status", stored("ana", "status", uint64(i+1), noon))
+	}
+}
