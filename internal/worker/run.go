@@ -54,6 +54,7 @@ type Deps struct {
 	processor *processor
 	committer *committer
 	redis     *dependency
+	drain     time.Duration // for what is in hand at the end
 	m         *metrics
 }
 
@@ -76,7 +77,7 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 	if wrong := c.Validate(); len(wrong) > 0 {
 		return nil, fault.BadFields("open worker", wrong...)
 	}
-	d := &Deps{}
+	d := &Deps{drain: drainTime}
 	if err := d.open(ctx, &c); err != nil {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -165,7 +166,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, soft := errgroup.WithContext(ctx)
-	defer context.AfterFunc(soft, func() { time.AfterFunc(drainTime, cancel) })()
+	defer context.AfterFunc(soft, func() { time.AfterFunc(d.drain, cancel) })()
 	g.Go(func() error { return d.health.Run(soft, d.checks()...) })
 	g.Go(func() error { return d.forget(soft) })
 	g.Go(func() error { return d.pipeline(soft, hard) })
