@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"eventspine/internal/fault"
@@ -38,6 +39,7 @@ func Open(rawURL string) (redis.UniversalClient, error) {
 		return nil, fault.Errorf("open redis", fault.Invalid, "%s", scrub(err.Error(), first))
 	}
 	tune(opt)
+	redis.SetLogger(&logging.VoidLogger{}) // it writes to stderr; whatever it says also comes as an error
 	if len(hosts) == 1 {
 		return redis.NewClient(opt), nil
 	}
