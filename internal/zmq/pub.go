@@ -29,7 +29,7 @@ func (u *publisher) attach(p *peer) {
 
 func (u *publisher) detach(p *peer, unsent *queue[item]) {
 	u.notify(u.index.Drop(p), false)
-	if p.dialer != nil {
+	if p.dialer != nil && !u.s.halted {
 		p.dialer.kept, *unsent = *unsent, queue[item]{}
 	}
 }

@@ -1,27 +1,261 @@
 package zmq
 
-import "testing"
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+)
 
-func TestPubSub(t *testing.T) {
-	pub, ep := bound(t, Pub, Options{})
-	sub := connected(t, Sub, Options{}, ep)
-	if err := sub.Subscribe("a"); err != nil {
+func subscribe(t testing.TB, s *Socket, topics ...string) {
+	t.Helper()
+	for _, topic := range topics {
+		if err := s.Subscribe(topic); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func unsubscribe(t testing.TB, s *Socket, topic string) {
+	t.Helper()
+	if err := s.Unsubscribe(topic); err != nil {
 		t.Fatal(err)
 	}
-	subscriptions(t, pub, 1)
-	send(t, pub, "b1")
-	send(t, pub, "a1")
-	expect(t, sub, "a1")
 }
 
 // subscriptions waits until pub's peers want n topics in all.
 func subscriptions(t testing.TB, pub *Socket, n int) {
 	t.Helper()
-	eventually(t, "subscriptions", func() bool {
+	eventually(t, fmt.Sprintf("%d subscriptions", n), func() bool {
 		sum := 0
 		for _, p := range pub.Peers() {
 			sum += p.Subscriptions
 		}
 		return sum == n
 	})
+}
+
+func TestPubSub(t *testing.T) {
+	pub, ep := bound(t, Pub, Options{})
+	sub := connected(t, Sub, Options{}, ep)
+	subscribe(t, sub, "a", "ab")
+	subscriptions(t, pub, 2)
+	send(t, pub, "b1")
+	send(t, pub, "ab1", "second frame") // wanted twice, comes once
+	send(t, pub, "a2")
+	expect(t, sub, "ab1", "second frame")
+	expect(t, sub, "a2")
+}
+
+func TestSubscriptionsAreCounted(t *testing.T) {
+	pub, ep := bound(t, XPub, Options{})
+	sub := connected(t, Sub, Options{}, ep)
+	subscribe(t, sub, "a", "a")
+	expect(t, pub, "\x01a")
+	unsubscribe(t, sub, "a")
+	unsubscribe(t, sub, "never")
+	send(t, pub, "a1")
+	expect(t, sub, "a1")
+	unsubscribe(t, sub, "a")
+	expect(t, pub, "\x00a")
+	send(t, pub, "a2")
+	silent(t, sub, 30*time.Millisecond)
+}
+
+func TestXPubTellsOnlyTheFirstAndTheLast(t *testing.T) {
+	pub, ep := bound(t, XPub, Options{})
+	one, two := connected(t, Sub, Options{}, ep), connected(t, Sub, Options{}, ep)
+	subscribe(t, one, "a")
+	expect(t, pub, "\x01a")
+	subscribe(t, two, "a", "b")
+	expect(t, pub, "\x01b")
+	unsubscribe(t, one, "a")
+	subscriptions(t, pub, 2)
+	silent(t, pub, 20*time.Millisecond)
+	if err := two.Close(t.Context()); err != nil { // going away takes both back
+		t.Fatal(err)
+	}
+	expect(t, pub, "\x00a")
+	expect(t, pub, "\x00b")
+}
+
+// A change taken back before anybody saw it is never seen, however often.
+func TestUnseenChangesDoNotPileUp(t *testing.T) {
+	var c changes
+	for range 10_000 {
+		c.add("a", true)
+		c.add("a", false)
+	}
+	c.add("b", true)
+	if n := c.order.len(); n > 200 {
+		t.Errorf("%d places kept for one change", n)
+	}
+	if got := c.pop(); string(got[0]) != "\x01b" || c.pop() != nil || c.len() != 0 {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestXSubSpeaksUpstream(t *testing.T) {
+	pub, ep := bound(t, XPub, Options{})
+	sub := connected(t, XSub, Options{}, ep)
+	send(t, sub, "\x01a")
+	expect(t, pub, "\x01a")
+	send(t, sub, "hello", "publisher")
+	expect(t, pub, "hello", "publisher")
+	send(t, pub, "a1")
+	expect(t, sub, "a1")
+	send(t, sub, "\x00a")
+	expect(t, pub, "\x00a")
+}
+
+func TestReconnectBringsSubscriptionsBack(t *testing.T) {
+	for _, typ := range []Type{Sub, XSub} {
+		t.Run(typ.String(), func(t *testing.T) {
+			var seen journal
+			pub, ep := bound(t, Pub, Options{})
+			sub := connected(t, typ, Options{Monitor: seen.note}, ep)
+			subscribe(t, sub, "a", "b")
+			subscriptions(t, pub, 2)
+			if err := pub.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			unsubscribe(t, sub, "b")
+			subscribe(t, sub, "c")
+			again := open(t, Pub, Options{})
+			rebind(t, again, ep)
+			subscriptions(t, again, 2)
+			send(t, again, "b1")
+			send(t, again, "c1")
+			expect(t, sub, "c1")
+			for _, k := range []EventKind{Connected, Disconnected, Retrying} {
+				if len(seen.find(k)) == 0 {
+					t.Errorf("no %v event", k)
+				}
+			}
+			if c := sub.Stats(); c.Connects != 2 || c.Disconnects != 1 {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
+// A subscriber that reads nothing loses its own messages, and its neighbour none.
+func TestAStalledSubscriberCostsOthersNothing(t *testing.T) {
+	const n, window = 30_000, 500
+	pub, ep := bound(t, Pub, Options{})
+	stalled := connected(t, Sub, Options{RcvHWM: 1}, ep)
+	live := connected(t, Sub, Options{}, ep)
+	subscribe(t, stalled, "")
+	subscribe(t, live, "")
+	subscriptions(t, pub, 2)
+	body := string(make([]byte, 1024))
+	next := func(want int) {
+		t.Helper()
+		if m := recv(t, live); string(m[0]) != strconv.Itoa(want) {
+			t.Fatalf("got %q, want %d", m[0], want)
+		}
+	}
+	for i := range n {
+		if i >= window { // a publisher that paces itself by the live one
+			next(i - window)
+		}
+		send(t, pub, strconv.Itoa(i), body)
+	}
+	for i := n - window; i < n; i++ {
+		next(i)
+	}
+	st := pub.Stats()
+	if st.Dropped == 0 || st.Peers != 2 {
+		t.Errorf("%+v", st)
+	}
+	for _, p := range pub.Peers() {
+		if p.Queued > defaultHWM {
+			t.Errorf("%d messages queued for one subscriber", p.Queued)
+		}
+		if p.Dropped > 0 && p.Dropped != st.Dropped {
+			t.Errorf("both subscribers dropped: %d of %d", p.Dropped, st.Dropped)
+		}
+	}
+}
+
+func TestPublisherThatConnectsKeepsItsQueue(t *testing.T) {
+	sub, ep := bound(t, Sub, Options{RcvHWM: 1})
+	subscribe(t, sub, "")
+	pub := connected(t, Pub, Options{SndHWM: 20}, ep)
+	subscriptions(t, pub, 1)
+	eventually(t, "a full queue", func() bool {
+		for range 10 {
+			if err := pub.TrySend(Msg{make([]byte, kib64)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return pub.Stats().Dropped > 0
+	})
+	if err := sub.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	peersOf(t, 0, pub)
+	kept := pub.Stats().Queued
+	if kept < 20 {
+		t.Fatalf("%d messages kept of 20", kept)
+	}
+	again := open(t, Sub, Options{})
+	subscribe(t, again, "")
+	rebind(t, again, ep)
+	for range kept {
+		recv(t, again)
+	}
+}
+
+func forward(t *testing.T) (in, out string, front, back *Socket) {
+	t.Helper()
+	front, in = bound(t, XSub, Options{})
+	back, out = bound(t, XPub, Options{})
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Forward(ctx, front, back) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Forward: %v", err)
+		}
+	})
+	return in, out, front, back
+}
+
+func TestForward(t *testing.T) {
+	in, out, front, _ := forward(t)
+	early := connected(t, XPub, Options{}, in)
+	one, two := connected(t, Sub, Options{}, out), connected(t, Sub, Options{}, out)
+	subscribe(t, one, "a")
+	expect(t, early, "\x01a")
+	subscribe(t, two, "a", "b")
+	expect(t, early, "\x01b")
+	late := connected(t, XPub, Options{}, in) // learns what is wanted already
+	expect(t, late, "\x01a")
+	expect(t, late, "\x01b")
+	send(t, late, "b1")
+	expect(t, two, "b1")
+	send(t, early, "a1", "body")
+	expect(t, one, "a1", "body")
+	expect(t, two, "a1", "body")
+	send(t, early, "c1")
+	unsubscribe(t, two, "b")
+	expect(t, late, "\x00b")
+	if got := front.Stats().Received; got != 2 {
+		t.Errorf("%d messages reached the proxy, 2 were wanted", got)
+	}
+}
+
+func TestForwardEndsWithItsSockets(t *testing.T) {
+	front, back := open(t, XSub, Options{}), open(t, XPub, Options{})
+	done := make(chan error, 1)
+	go func() { done <- Forward(t.Context(), front, back) }()
+	if err := front.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("no error though a socket was closed under it")
+	}
 }

@@ -23,7 +23,7 @@ func (u *pusher) detach(p *peer, unsent *queue[item]) {
 			break
 		}
 	}
-	for unsent.len() > 0 {
+	for unsent.len() > 0 && !u.s.halted {
 		u.keep(unsent.pop())
 		u.s.count.requeued++
 	}

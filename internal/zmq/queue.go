@@ -32,9 +32,6 @@ func (q *queue[T]) pop() T {
 	return v
 }
 
-// front must not be called on an empty queue. The pointer is good until the next call.
-func (q *queue[T]) front() *T { return &q.buf[q.head] }
-
 func (q *queue[T]) grow() {
 	if q.n < len(q.buf) {
 		return

@@ -89,7 +89,7 @@ func TestOpen(t *testing.T) {
 		{"silence", nil, false, false, "in time"},
 		{"half a greeting", greeting("NULL")[:30], false, false, "in time"},
 		{"a greeting and silence", greeting("NULL"), false, false, "in time"},
-		{"a greeting and the end", greeting("NULL"), true, false, "EOF"},
+		{"a greeting and the end", greeting("NULL"), true, false, "handshake"},
 		{"an empty command", join(greeting("NULL"), []byte{flagCommand, 0}), false, true, ""},
 		{"a READY that ends in a name", join(greeting("NULL"), EncodeCommand("READY", []byte{5, 'a'})), false, true, ""},
 		{"a READY that ends in a size", join(greeting("NULL"), EncodeCommand("READY", []byte{1, 'a', 0})), false, true, ""},
