@@ -34,26 +34,33 @@ func (s *Socket) Close(ctx context.Context) error {
 	case <-s.drained:
 	case <-limit.Done():
 	}
-	lost := s.halt(unread)
+	before := s.halt(unread)
 	s.sayFarewell(limit)
 	s.wg.Wait()
 	close(s.done)
-	if lost > 0 {
+	if lost := s.Stats().Dropped - before; lost > 0 {
 		return fault.Errorf("zmq.Close", fault.Unavailable, "%d unsent messages dropped", lost)
 	}
 	return nil
 }
 
-// halt counts what stayed behind and lets no new connection in.
-func (s *Socket) halt(unread int) (lost int) {
+// halt lets no new connection in and counts what is in no peer's queue; what the peers have
+// left is counted as they end. It returns how much had been dropped before.
+func (s *Socket) halt(unread int) (dropped uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.halted = true
-	lost = s.unsent()
+	dropped = s.count.dropped
 	s.count.discarded += uint64(unread)
-	s.count.dropped += uint64(s.waitingLocked())
+	s.count.dropped += uint64(s.waiting())
+	if u, ok := s.pat.(*pusher); ok {
+		u.backlog, u.bytes = queue[item]{}, 0
+	}
+	for _, d := range s.dialers {
+		d.kept = queue[item]{}
+	}
 	s.stop()
-	return lost
+	return dropped
 }
 
 // sayFarewell closes the connections: first our half, so that peers read to the end before
@@ -120,11 +127,11 @@ func (s *Socket) unsent() (n int) {
 	for _, p := range s.peers {
 		n += p.outMsgs
 	}
-	return n + s.waitingLocked()
+	return n + s.waiting()
 }
 
-// waitingLocked counts the messages that are in no peer's queue. mu is held.
-func (s *Socket) waitingLocked() (n int) {
+// waiting counts the messages that are in no peer's queue. mu is held.
+func (s *Socket) waiting() (n int) {
 	if u, ok := s.pat.(*pusher); ok {
 		n = u.backlog.len()
 	}

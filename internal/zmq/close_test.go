@@ -38,11 +38,12 @@ func TestCloseGivesUpAfterLinger(t *testing.T) {
 	peersOf(t, 1, push)
 	fill(t, func() error { return push.TrySend(Msg{make([]byte, kib64)}) })
 	err := push.Close(context.Background())
-	if err == nil || !strings.Contains(err.Error(), "25 unsent") || fault.KindOf(err) != fault.Unavailable {
+	d := push.Stats().Dropped // up to three may have gone to the kernel meanwhile
+	if err == nil || !strings.Contains(err.Error(), strconv.FormatUint(d, 10)+" unsent") || fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("Close: %v", err)
 	}
-	if d := push.Stats().Dropped; d != 25 {
-		t.Errorf("%d dropped", d)
+	if d < 22 || d > 25 {
+		t.Errorf("%d dropped of 25", d)
 	}
 }
 
@@ -81,8 +82,12 @@ func TestClosedSocketsSaySo(t *testing.T) {
 		if err := s.Close(t.Context()); err != nil {
 			t.Errorf("%v: %v", typ, err)
 		}
-		<-waiting
-		<-blocked
+		if err := <-waiting; err == nil {
+			t.Errorf("%v: Recv went on", typ)
+		}
+		if err := <-blocked; typ == Push && !errors.Is(err, ErrClosed) {
+			t.Errorf("a waiting Send: %v", err)
+		}
 		if err := s.Close(t.Context()); err != nil {
 			t.Errorf("%v: second Close: %v", typ, err)
 		}
@@ -116,7 +121,7 @@ func TestManyReceivers(t *testing.T) {
 	push := connected(t, Push, Options{}, ep)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	got := make(chan error, n)
+	got := make(chan struct{}, n)
 	for range readers {
 		go func() {
 			for {
@@ -124,7 +129,7 @@ func TestManyReceivers(t *testing.T) {
 				if err != nil {
 					return
 				}
-				got <- nil
+				got <- struct{}{}
 			}
 		}()
 	}

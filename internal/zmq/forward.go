@@ -21,11 +21,10 @@ func Forward(ctx context.Context, front, back *Socket) error {
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error { return forwardMessages(inner, front, back) })
 	g.Go(func() error { return forwardSubscriptions(inner, front, back) })
-	err := g.Wait()
-	if ctx.Err() != nil {
-		return nil
+	if err := g.Wait(); ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 func forwardMessages(ctx context.Context, front, back *Socket) error {

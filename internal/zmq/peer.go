@@ -100,6 +100,16 @@ func (p *peer) abort(err error) {
 	})
 }
 
+// ended reports whether abort was called.
+func (p *peer) ended() bool {
+	select {
+	case <-p.gone:
+		return true
+	default:
+		return false
+	}
+}
+
 // full reports whether the send queue has reached a bound. s.mu is held.
 func (p *peer) full() bool {
 	return p.outMsgs >= p.s.opt.SndHWM || p.outBytes >= int64(p.s.opt.SndBytes)
@@ -164,10 +174,8 @@ func (p *peer) take(written []item, control []byte) (batch []item, ctl []byte, o
 	}
 	batch = written[:0]
 	for {
-		select {
-		case <-p.gone:
+		if p.ended() {
 			return nil, nil, false
-		default:
 		}
 		if p.out.len() > 0 || len(p.control) > 0 || p.pong != nil {
 			break

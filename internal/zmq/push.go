@@ -23,21 +23,21 @@ func (u *pusher) detach(p *peer, unsent *queue[item]) {
 			break
 		}
 	}
-	for unsent.len() > 0 && !u.s.halted {
-		u.keep(unsent.pop())
+	if u.s.halted {
+		return
+	}
+	// To the front: what waits already for the same key was given to us later.
+	for unsent.len() > 0 {
+		it := unsent.popBack()
+		u.backlog.pushFront(it)
+		u.bytes += it.size
 		u.s.count.requeued++
 	}
 }
 
-func (u *pusher) keep(it item) {
-	u.backlog.push(it)
-	u.bytes += it.size
-}
-
+// send need not look at the backlog: room empties it as far as the peers take it whenever one
+// of them gets room, so that what is left there waits for peers that are full for it too.
 func (u *pusher) send(it item) error {
-	if u.backlog.len() > 0 {
-		u.room() // what waits goes first
-	}
 	if p := u.choose(it); p != nil {
 		p.push(it)
 		return nil
@@ -45,7 +45,8 @@ func (u *pusher) send(it item) error {
 	if it.keyed || len(u.live) > 0 || !u.mayWait() {
 		return ErrWouldBlock
 	}
-	u.keep(it)
+	u.backlog.push(it)
+	u.bytes += it.size
 	return nil
 }
 

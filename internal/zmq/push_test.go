@@ -379,6 +379,15 @@ func TestQueueKeepsOrder(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"push":  func(t *rapid.T) { v := rapid.Int().Draw(t, "v"); q.push(v); model = append(model, v) },
 			"front": func(t *rapid.T) { v := rapid.Int().Draw(t, "v"); q.pushFront(v); model = append([]int{v}, model...) },
+			"back": func(t *rapid.T) {
+				if len(model) == 0 {
+					t.Skip()
+				}
+				if got, want := q.popBack(), model[len(model)-1]; got != want {
+					t.Fatalf("got %d, want %d", got, want)
+				}
+				model = model[:len(model)-1]
+			},
 			"pop": func(t *rapid.T) {
 				if len(model) == 0 {
 					t.Skip()

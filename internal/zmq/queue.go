@@ -32,6 +32,16 @@ func (q *queue[T]) pop() T {
 	return v
 }
 
+// popBack must not be called on an empty queue.
+func (q *queue[T]) popBack() T {
+	var zero T
+	at := (q.head + q.n - 1) & (len(q.buf) - 1)
+	v := q.buf[at]
+	q.buf[at] = zero
+	q.n--
+	return v
+}
+
 func (q *queue[T]) grow() {
 	if q.n < len(q.buf) {
 		return

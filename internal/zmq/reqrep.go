@@ -3,6 +3,7 @@ package zmq
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"eventspine/internal/fault"
 )
@@ -27,7 +28,7 @@ func (u *requester) send(it item) error {
 	}
 	for i := range u.s.peers {
 		at := (u.next + i) % len(u.s.peers)
-		if p := u.s.peers[at]; !p.full() {
+		if p := u.s.peers[at]; !p.full() && !p.ended() {
 			u.next = at + 1
 			u.asked = p
 			p.push(newItem(append(Msg{nil}, it.msg...)))
@@ -83,10 +84,8 @@ func (u *requester) answer(ctx context.Context, asked *peer) (Msg, error) {
 		case p != nil:
 			continue
 		}
-		select {
-		case <-asked.gone:
+		if asked.ended() {
 			return nil, fault.Errorf("zmq.Recv", fault.Unavailable, "%s went away before it answered", asked.remote)
-		default:
 		}
 		if err := b.sleep(ctx); err != nil {
 			return nil, err
@@ -110,7 +109,7 @@ func (u *replier) send(it item) error {
 		return ErrState
 	}
 	p := u.asker
-	m := append(u.envelope, it.msg...)
+	m := slices.Concat(u.envelope, it.msg)
 	u.asker, u.envelope = nil, nil
 	if !p.live || p.full() {
 		p.dropped++

@@ -2,6 +2,7 @@ package zmq
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 
@@ -89,7 +90,7 @@ func (s *Socket) Send(ctx context.Context, m Msg) error {
 		}
 		s.mu.Lock()
 		err := s.sendLocked(it)
-		if err != ErrWouldBlock {
+		if !errors.Is(err, ErrWouldBlock) {
 			s.mu.Unlock()
 			return err
 		}

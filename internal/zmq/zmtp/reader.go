@@ -3,6 +3,7 @@ package zmtp
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"io"
 )
 
@@ -142,7 +143,7 @@ func (r *Reader) Pending() bool {
 
 // ended tells a connection that was closed between two messages (EOF) from one cut inside.
 func ended(err error, inside bool) error {
-	if err == io.EOF && inside {
+	if inside && errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

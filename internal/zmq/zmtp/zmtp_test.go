@@ -233,7 +233,7 @@ func TestReaderTellsAnEndFromACut(t *testing.T) {
 		if n == 0 {
 			want = io.EOF
 		}
-		if _, _, err := read(whole[:n]).Next(); err != want {
+		if _, _, err := read(whole[:n]).Next(); !errors.Is(err, want) {
 			t.Errorf("after %d bytes: %v, want %v", n, err, want)
 		}
 	}
@@ -270,7 +270,7 @@ func TestReaderTakesMemoryAsBytesCome(t *testing.T) {
 	got := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, _, err := NewReader(bufio.NewReader(bytes.NewReader(in)), lim).Next(); err != io.ErrUnexpectedEOF {
+			if _, _, err := NewReader(bufio.NewReader(bytes.NewReader(in)), lim).Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
 				b.Fatal(err)
 			}
 		}
