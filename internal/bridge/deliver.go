@@ -12,15 +12,15 @@ import (
 // event twice, a moment apart; a worker publishes again what it is not sure of.
 const recentEvents = 1 << 16
 
-// hub is where events go: socketio.Hub.
-type hub interface {
+// users is where events go: hub.Hub.
+type users interface {
 	ToUser(user, name string, payload []byte) int
 	ToAll(name string, payload []byte) int
 }
 
 // deliverer brings a message to the connections it is for. For one goroutine.
 type deliverer struct {
-	hub    hub
+	users  users
 	recent *recent
 	m      *metrics
 	log    *quiet.Logger
@@ -46,9 +46,9 @@ func (d *deliverer) deliver(msg fanout.Message) {
 	switch e.UserID {
 	case "": // for the index only
 	case event.Everybody:
-		n = d.hub.ToAll(e.Category(), e.Raw)
+		n = d.users.ToAll(e.Category(), e.Raw)
 	default:
-		n = d.hub.ToUser(e.UserID, e.Category(), e.Raw)
+		n = d.users.ToUser(e.UserID, e.Category(), e.Raw)
 	}
 	if n == 0 {
 		d.m.nobody.Inc()

@@ -28,7 +28,7 @@ func (h *fakeHub) ToAll(name string, payload []byte) int { return h.ToUser("ever
 
 func TestDeliver(t *testing.T) {
 	h := &fakeHub{n: 2}
-	d := &deliverer{hub: h, recent: newRecent(10), m: freshMetrics(), log: quiet.New(nil, time.Second)}
+	d := &deliverer{users: h, recent: newRecent(10), m: freshMetrics(), log: quiet.New(nil, time.Second)}
 	ana, all := stored("ana", "notification.order.shipped", 7, 100), stored("*", "alert", 8, 100)
 	for _, m := range []fanout.Message{
 		{Topic: "notification.order.shipped.ana", Body: ana},
@@ -58,7 +58,7 @@ func TestDeliver(t *testing.T) {
 
 func TestLateEventOfAnotherWorkerIsNew(t *testing.T) {
 	h := &fakeHub{}
-	d := &deliverer{hub: h, recent: newRecent(10), m: freshMetrics(), log: quiet.New(nil, time.Second)}
+	d := &deliverer{users: h, recent: newRecent(10), m: freshMetrics(), log: quiet.New(nil, time.Second)}
 	for _, seq := range []uint64{5, 9, 7, 5, 6} {
 		d.deliver(fanout.Message{Topic: "status.ana", Body: stored("ana", "status", seq, int64(seq))})
 	}
@@ -94,7 +94,7 @@ func TestRecent(t *testing.T) {
 }
 
 func BenchmarkDeliver(b *testing.B) {
-	d := &deliverer{hub: &nowhere{}, recent: newRecent(recentEvents), m: freshMetrics(), log: quiet.New(nil, time.Second)}
+	d := &deliverer{users: &nowhere{}, recent: newRecent(recentEvents), m: freshMetrics(), log: quiet.New(nil, time.Second)}
 	bodies := make([][]byte, 1000)
 	for i := range bodies {
 		bodies[i] = stored(fmt.Sprint("user-", i), "notification.order", uint64(i+1), 1700000000000)

@@ -20,6 +20,7 @@ import (
 	"eventspine/internal/rdb"
 	"eventspine/internal/retry"
 	"eventspine/internal/socketio"
+	"eventspine/internal/socketio/hub"
 	"eventspine/internal/telemetry"
 	"eventspine/internal/zmq"
 )
@@ -40,7 +41,7 @@ type Deps struct {
 	health     *health.Server
 	events     *fanout.Subscriber
 	journal    *journal.Journal
-	hub        *socketio.Hub
+	hub        *hub.Hub
 	sockets    *socketio.Server
 	deliverer  *deliverer
 	pingRedis  func(context.Context) error
@@ -63,7 +64,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	if wrong := c.Validate(); len(wrong) > 0 {
 		return nil, fault.BadFields("open bridge", wrong...)
 	}
-	d := &Deps{hub: socketio.NewHub(c.UserConnections, c.Connections)}
+	d := &Deps{hub: hub.New(c.UserConnections, c.Connections)}
 	defer func() {
 		if err != nil {
 			d.abandon()
@@ -80,7 +81,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 		return nil, err
 	}
 	quieter := quiet.New(log, time.Second)
-	d.deliverer = &deliverer{hub: d.hub, recent: newRecent(recentEvents), m: m, log: quieter}
+	d.deliverer = &deliverer{users: d.hub, recent: newRecent(recentEvents), m: m, log: quieter}
 	s := &syncer{journal: d.journal, partitions: c.Partitions, window: c.ReplayWindow, limit: c.ReplayMax, now: time.Now, m: m, log: quieter}
 	if d.sockets, err = d.openSockets(c, s, reg); err != nil {
 		return nil, err
@@ -207,13 +208,13 @@ func (d *Deps) checkJournal(ctx context.Context, log *slog.Logger) error {
 		}
 		told = true
 	})
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case err == nil && told:
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	if err == nil && told {
 		log.Info("redis is there")
 	}
-	return err
+	return nil
 }
 
 // receive delivers until ctx ends, and then what the proxies sent before.
@@ -221,13 +222,14 @@ func (d *Deps) receive(ctx context.Context) error {
 	for {
 		msg, err := d.events.Recv(ctx)
 		switch {
-		case ctx.Err() != nil:
+		case err == nil:
+			d.deliverer.deliver(msg)
+		case ctx.Err() == nil:
+			return fault.E("receive events", fault.KindOf(err), err)
+		default:
 			d.rest(context.WithoutCancel(ctx))
 			return nil
-		case err != nil:
-			return fault.E("receive events", fault.KindOf(err), err)
 		}
-		d.deliverer.deliver(msg)
 	}
 }
 

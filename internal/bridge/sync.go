@@ -170,11 +170,11 @@ func (s *syncer) find(ctx context.Context, p int, seq uint64, user string) (*ite
 	if err != nil || len(got) != 1 || got[0].Raw == nil {
 		return nil, err
 	}
-	e, err := event.ParseStored(got[0].Raw)
-	if err != nil || e.UserID != user {
-		return nil, nil // not what the client saw
+	if e, broken := event.ParseStored(got[0].Raw); broken == nil && e.UserID == user {
+		it := stamp(got[0].Raw)
+		return &it, nil
 	}
-	return &item{raw: got[0].Raw, seq: seq, at: processedAt(got[0].Raw)}, nil
+	return nil, nil // not what the client saw
 }
 
 func (s *syncer) readSet(ctx context.Context, user string, at start) (set, error) {
@@ -260,8 +260,6 @@ func stamp(raw []byte) item {
 	}
 	return it
 }
-
-func processedAt(raw []byte) int64 { return stamp(raw).at }
 
 // millis reads a time: milliseconds since the epoch, or RFC 3339.
 func millis(v jsontext.Value) int64 {

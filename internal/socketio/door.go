@@ -14,6 +14,8 @@ import (
 
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
+	"eventspine/internal/socketio/hub"
+	"eventspine/internal/socketio/wire"
 )
 
 // handshake is what the door knows of a request that opens a session. It travels in the
@@ -169,8 +171,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, user User) {
 
 // reserve checks that the request is a handshake and that every cap has room for it.
 func (s *Server) reserve(h *handshake, r *http.Request) (status int, err error) {
-	addr, now := addressKey(r.RemoteAddr), time.Now()
-	if !s.limits.begin(addr, now) {
+	addr, now := hub.AddressKey(r.RemoteAddr), time.Now()
+	if !s.limits.Begin(addr, now) {
 		return http.StatusTooManyRequests, fault.Errorf("", fault.Overloaded, "too many handshakes from this address")
 	}
 	switch r.URL.Query().Get("transport") {
@@ -182,7 +184,7 @@ func (s *Server) reserve(h *handshake, r *http.Request) (status int, err error) 
 		if r.Method != http.MethodGet || r.URL.Query().Has("j") {
 			return http.StatusBadRequest, fault.Errorf("", fault.Invalid, "a polling handshake is a GET, and JSONP is not served")
 		}
-		confirm, ok := s.limits.hold(addr, now)
+		confirm, ok := s.limits.Hold(addr, now)
 		if !ok {
 			return http.StatusTooManyRequests, fault.Errorf("", fault.Overloaded, "too many polling handshakes are unfinished")
 		}
@@ -219,7 +221,7 @@ func (w *engineWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	w.answered = true
-	return &guard{Conn: conn, allow: w.session.allow, refuse: w.session.violated}, buf, nil
+	return &wire.Guard{Conn: conn, Allow: w.session.allow, Refuse: w.session.violated}, buf, nil
 }
 
 // Unwrap serves http.ResponseController.

@@ -2,12 +2,14 @@ package socketio
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 
 	"eventspine/internal/fault"
 	"eventspine/internal/socketio/client"
+	"eventspine/internal/socketio/hub"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,14 +27,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // rig is a server on a loopback port. Its tokens are user ids; "bad…" is refused.
 type rig struct {
 	*Server
-	hub *Hub
+	hub *hub.Hub
 	url string
 	reg *prometheus.Registry
 }
 
 func start(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
-	r := &rig{hub: NewHub(10_000, 100_000), reg: prometheus.NewRegistry()}
+	r := &rig{hub: hub.New(10_000, 100_000), reg: prometheus.NewRegistry()}
 	o := Options{Hub: r.hub, Origins: []string{"*"}, Registry: r.reg, Verify: func(token string) (User, error) {
 		if strings.HasPrefix(token, "bad") {
 			return User{}, fault.Errorf("", fault.Unauthorized, "the token is wrong")
@@ -193,12 +196,13 @@ func (p *poller) must(status int, method, body string) string {
 func (p *poller) packets(body string) []string {
 	p.t.Helper()
 	var out []string
-	for rest := []byte(body); len(rest) > 0; {
-		n, after, ok := cutLength(rest)
-		if !ok || n > len(after) {
+	for body != "" {
+		size, rest, _ := strings.Cut(body, ":")
+		n, err := strconv.Atoi(size)
+		if err != nil || n > len(rest) {
 			p.t.Fatalf("payload %.200q", body)
 		}
-		out, rest = append(out, string(after[:n])), after[n:]
+		out, body = append(out, rest[:n]), rest[n:]
 	}
 	return out
 }
@@ -219,4 +223,15 @@ func (p *poller) open() []string {
 		p.t.Fatalf("upgrades %q, want none", params.Upgrades)
 	}
 	return got
+}
+
+// wsFrame is a frame as a client sends it, masked with zeros.
+func wsFrame(b0 byte, payload string) string {
+	out := []byte{b0}
+	if n := len(payload); n < 126 {
+		out = append(out, 0x80|byte(n))
+	} else {
+		out = binary.BigEndian.AppendUint16(append(out, 0x80|126), uint16(n))
+	}
+	return string(append(out, 0, 0, 0, 0)) + payload
 }

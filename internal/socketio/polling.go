@@ -12,6 +12,9 @@ import (
 	"github.com/googollee/go-socket.io/engineio/frame"
 	"github.com/googollee/go-socket.io/engineio/packet"
 	"github.com/googollee/go-socket.io/engineio/transport"
+
+	"eventspine/internal/socketio/hub"
+	"eventspine/internal/socketio/wire"
 )
 
 const (
@@ -127,14 +130,14 @@ func (c *pollConn) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for {
-		if batch := c.out.take(nil, answerBytes); len(batch) > 0 {
+		if batch := c.out.Take(nil, answerBytes); len(batch) > 0 {
 			c.answer(w, batch)
 			return
 		}
 		select {
 		case <-c.wake:
 		case <-c.done:
-			c.answer(w, []message{{text: []byte{packet.CLOSE.StringByte()}}})
+			c.answer(w, []hub.Message{{Text: []byte{packet.CLOSE.StringByte()}}})
 			return
 		case <-r.Context().Done():
 			return
@@ -142,11 +145,11 @@ func (c *pollConn) get(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (c *pollConn) answer(w http.ResponseWriter, batch []message) {
+func (c *pollConn) answer(w http.ResponseWriter, batch []hub.Message) {
 	var out []byte
 	for _, m := range batch {
-		out = appendPayload(out, m.text)
-		if m.event {
+		out = wire.AppendPayload(out, m.Text)
+		if m.Event {
 			c.srv.metrics.delivered.Inc()
 		}
 	}
@@ -160,7 +163,7 @@ func (c *pollConn) answer(w http.ResponseWriter, batch []message) {
 	if err != nil { // what was taken is lost; a new connection asks for it
 		c.end(endWrite)
 	}
-	c.out.rest()
+	c.out.Rest()
 }
 
 func flushed(c *http.ResponseController) error {
@@ -195,29 +198,29 @@ func (c *pollConn) post(w http.ResponseWriter, r *http.Request) {
 func (c *pollConn) read(w http.ResponseWriter, r *http.Request) ([][]byte, error) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyWithin))
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxPacket))
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxPacket))
 	_ = control.SetReadDeadline(time.Time{})
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, badSize
+		return nil, wire.BadSize
 	} else if err != nil {
 		return nil, err
 	}
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/octet-stream") {
-		return nil, badBinary
+		return nil, wire.BadBinary
 	}
-	all, err := splitPayload(b)
+	all, err := wire.SplitPayload(b)
 	if err != nil {
 		return nil, err
 	}
 	passed := all[:0]
 	for _, p := range all {
-		verdict, err := vet(p)
+		verdict, err := wire.Vet(p)
 		switch {
 		case err != nil:
 			return nil, err
 		case !c.allow():
-			return nil, badRate
-		case verdict == pass:
+			return nil, wire.BadRate
+		case verdict == wire.Pass:
 			passed = append(passed, p)
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/socketio/hub"
+	"eventspine/internal/socketio/wire"
 )
 
 // User is whom a token belongs to.
@@ -38,7 +40,7 @@ type Options struct {
 	// Sync answers the event "sync" of a client with what it missed. arg is its first argument,
 	// valid JSON or nil. It runs on the connection's reading goroutine.
 	Sync func(ctx context.Context, user string, arg json.RawMessage) Synced
-	Hub  *Hub
+	Hub  *hub.Hub
 
 	Origins          []string      // allowed Origin headers such as https://app.example.com; "*": any; none: only clients that are no browsers
 	PingInterval     time.Duration // how often a client pings; default 25 s
@@ -90,10 +92,10 @@ func (o *Options) defaults() {
 // Server is the http.Handler of the path /socket.io/. Safe for concurrent use.
 type Server struct {
 	opt     Options
-	hub     *Hub
+	hub     *hub.Hub
 	log     *slog.Logger
 	metrics *metrics
-	limits  *limiter
+	limits  *hub.Limiter
 	engine  *gsio.Server
 	syncing chan struct{} // places for syncs under way
 
@@ -118,7 +120,7 @@ func New(o Options) (*Server, error) {
 		return nil, fault.Errorf("start socket.io", fault.Invalid, "the ping timeout %v must be longer than the ping interval %v", o.PingTimeout, o.PingInterval)
 	}
 	s := &Server{opt: o, hub: o.Hub, log: o.Log, metrics: newMetrics(o.Registry),
-		limits:   newLimiter(o.HandshakeRate, o.PendingPolls, o.PendingPolls*pendingFactor),
+		limits:   hub.NewLimiter(o.HandshakeRate, o.PendingPolls, o.PendingPolls*pendingFactor),
 		syncing:  make(chan struct{}, o.Syncs),
 		sessions: map[*session]struct{}{}, polls: map[string]*pollConn{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -180,7 +182,7 @@ func (s *Server) sync(c gsio.Conn, arg json.RawMessage) (events, info raw) {
 		return raw{"[]"}, raw{`{"complete":false}`}
 	}
 	done := s.opt.Sync(ctx, a.s.user.ID, arg)
-	return raw{joinArray(done.Events)}, raw{string(appendASCII(nil, orEmpty(done.Info)))}
+	return raw{joinArray(done.Events)}, raw{string(wire.AppendASCII(nil, orEmpty(done.Info)))}
 }
 
 func orEmpty(info []byte) []byte {
@@ -196,7 +198,7 @@ func joinArray(values [][]byte) string {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = appendASCII(out, v)
+		out = wire.AppendASCII(out, v)
 	}
 	return string(append(out, ']'))
 }
@@ -285,7 +287,7 @@ func (s *Server) Close(ctx context.Context) {
 	s.poll(ctx, engineEvery, func() bool { return s.engine.Count() == 0 })
 }
 
-func busy(x *session) bool { return !x.out.idle() }
+func busy(x *session) bool { return !x.out.Idle() }
 
 func (s *Server) snapshot() []*session {
 	s.mu.Lock()

@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/googollee/go-socket.io/engineio/frame"
 	"github.com/googollee/go-socket.io/engineio/packet"
+
+	"eventspine/internal/socketio/hub"
+	"eventspine/internal/socketio/wire"
 )
 
 // Why connections end; the labels of a metric, so the set is closed. Reasons given to Close from
@@ -37,7 +41,7 @@ type session struct {
 	url       url.URL
 	header    http.Header
 	remote    string
-	out       queue
+	out       hub.Queue
 	flush     func()          // called when the queue wants a writer
 	hangUp    func()          // closes the transport, called once
 	announced func(id string) // called once, under the server's lock; may be nil
@@ -52,7 +56,7 @@ type session struct {
 	reason   string
 	deadline time.Time // of the next packet from the client
 	expiry   *time.Timer
-	inbound  bucket
+	inbound  hub.Bucket
 }
 
 // ID implements Conn.
@@ -66,10 +70,10 @@ func (s *session) ID() string {
 func (s *session) User() string { return s.user.ID }
 
 // Emit implements Conn.
-func (s *session) Emit(p *Packet) bool { return s.send(p.eio3()) }
+func (s *session) Emit(p *hub.Packet) bool { return s.send(p.Encoded(hub.EIO3, encode)) }
 
-func (s *session) send(m message) bool {
-	start, full := s.out.put(m)
+func (s *session) send(m hub.Message) bool {
+	start, full := s.out.Put(m)
 	switch {
 	case full:
 		s.end(endSlow)
@@ -95,7 +99,7 @@ func (s *session) end(reason string) {
 	s.mu.Unlock()
 
 	s.srv.forget(s, id, listed)
-	s.srv.metrics.lost.Add(float64(s.out.close()))
+	s.srv.metrics.lost.Add(float64(s.out.Close()))
 	s.srv.metrics.ended.WithLabelValues(reason).Inc()
 	s.hangUp()
 	for _, release := range s.release {
@@ -115,9 +119,10 @@ func (s *session) ended() bool {
 
 // violated ends the session of a client that broke the protocol.
 func (s *session) violated(err error) {
-	label := string(badPayload)
-	if v, ok := err.(violation); ok {
-		label = string(v)
+	label := string(wire.BadPayload)
+	var broken wire.Violation
+	if errors.As(err, &broken) {
+		label = string(broken)
 	}
 	s.srv.metrics.violations.WithLabelValues(label).Inc()
 	s.srv.log.Warn("client broke the protocol", "user", s.user.ID, "remote", s.remote, "rule", label)
@@ -129,7 +134,7 @@ func (s *session) allow() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rate := float64(s.srv.opt.InboundRate)
-	return s.inbound.allow(time.Now(), rate, rate*burstFactor)
+	return s.inbound.Allow(time.Now(), rate, rate*hub.Burst)
 }
 
 // connected is the engine's announcement. It may come more than once, or after the end.
@@ -190,7 +195,7 @@ func (s *session) NextWriter(_ frame.Type, kind packet.Type) (io.WriteCloser, er
 // Close queues the packet.
 func (a *answer) Close() error {
 	text := bytes.TrimRight(a.Bytes(), "\n") // of the engine's JSON encoder
-	a.s.send(message{text: appendASCII(make([]byte, 0, len(text)), text)})
+	a.s.send(hub.Message{Text: wire.AppendASCII(make([]byte, 0, len(text)), text)})
 	return nil
 }
 
@@ -223,7 +228,7 @@ func (srv *Server) newSession(r *http.Request, transport string, h *handshake) *
 	return &session{
 		srv: srv, user: h.user, transport: transport, remote: r.RemoteAddr,
 		url: url.URL{Path: r.URL.Path}, header: http.Header{},
-		out:   queue{maxMessages: srv.opt.QueueMessages, maxBytes: srv.opt.QueueBytes},
+		out:   hub.Queue{MaxMessages: srv.opt.QueueMessages, MaxBytes: srv.opt.QueueBytes},
 		ready: make(chan struct{}), done: make(chan struct{}),
 		release: h.release,
 	}

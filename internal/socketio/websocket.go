@@ -15,6 +15,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/socketio/hub"
 )
 
 const (
@@ -104,7 +105,7 @@ func (c *wsConn) Close() error {
 }
 
 func (c *wsConn) closeSocket() {
-	if c.out.idle() { // otherwise the writer holds the socket
+	if c.out.Idle() { // otherwise the writer holds the socket
 		_ = c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(c.closeCode(), c.why()), time.Now().Add(closeWithin))
 	}
 	_ = c.ws.Close()
@@ -128,9 +129,9 @@ func (c *wsConn) startWriter() {
 }
 
 func (c *wsConn) write() {
-	var batch []message
+	var batch []hub.Message
 	for {
-		batch = c.out.take(batch[:0], writeBatch)
+		batch = c.out.Take(batch[:0], writeBatch)
 		if len(batch) == 0 {
 			return
 		}
@@ -144,11 +145,13 @@ func (c *wsConn) write() {
 	}
 }
 
-func (c *wsConn) writeOne(m message) error {
+func (c *wsConn) writeOne(m hub.Message) error {
 	_ = c.ws.SetWriteDeadline(time.Now().Add(c.srv.opt.WriteTimeout))
-	if m.prepared != nil {
+	if m.Event {
 		c.srv.metrics.delivered.Inc()
-		return c.ws.WritePreparedMessage(m.prepared)
 	}
-	return c.ws.WriteMessage(websocket.TextMessage, m.text)
+	if frame, ok := m.Frame.(*websocket.PreparedMessage); ok {
+		return c.ws.WritePreparedMessage(frame)
+	}
+	return c.ws.WriteMessage(websocket.TextMessage, m.Text)
 }

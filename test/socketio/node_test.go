@@ -19,6 +19,7 @@ import (
 
 	"eventspine/internal/fault"
 	"eventspine/internal/socketio"
+	"eventspine/internal/socketio/hub"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -45,7 +46,7 @@ const anyPort = "127.0.0.1:0"
 
 // server is a Socket.IO server whose tokens are user names; "bad" is refused.
 type server struct {
-	hub  *socketio.Hub
+	hub  *hub.Hub
 	sio  *socketio.Server
 	web  *http.Server
 	addr string
@@ -53,7 +54,7 @@ type server struct {
 
 func serve(t *testing.T, addr string) *server {
 	t.Helper()
-	s := &server{hub: socketio.NewHub(100, 1000)}
+	s := &server{hub: hub.New(100, 1000)}
 	var err error
 	s.sio, err = socketio.New(socketio.Options{Hub: s.hub, Origins: []string{"*"},
 		Verify: func(token string) (socketio.User, error) {

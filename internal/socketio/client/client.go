@@ -75,7 +75,7 @@ func Dial(ctx context.Context, base, token string, o Options) (*Client, error) {
 	u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
 	u = u.JoinPath("socket.io", "/")
 	u.RawQuery = url.Values{"EIO": {"3"}, "transport": {"websocket"}, "token": {token}}.Encode()
-	ws, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{HTTPClient: o.HTTP, HTTPHeader: o.Header})
+	ws, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{HTTPClient: o.HTTP, HTTPHeader: o.Header}) //nolint:bodyclose // Dial has read and closed it
 	if err != nil {
 		return nil, dialError(op, resp, err)
 	}

@@ -1,4 +1,4 @@
-package socketio
+package wire
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ func wsFrame(b0 byte, payload string) string {
 }
 
 func throughGuard(in string, rate func() bool) (out string, told []error, err error) {
-	g := &guard{Conn: wire{in: bytes.NewReader([]byte(in))}, allow: rate, refuse: func(e error) { told = append(told, e) }}
+	g := &Guard{Conn: wire{in: bytes.NewReader([]byte(in))}, Allow: rate, Refuse: func(e error) { told = append(told, e) }}
 	b, err := io.ReadAll(g)
 	return string(b), told, err
 }
@@ -65,19 +65,19 @@ func TestGuardEndsTheConnection(t *testing.T) {
 		in   string
 		want error
 	}{
-		"first fragment":       {wsFrame(0x01, `42["sy`), badFragment},
-		"continuation":         {wsFrame(0x80, `nc"]`), badFragment},
-		"fragmented ping":      {wsFrame(0x09, ""), badFragment},
-		"binary":               {wsFrame(0x82, "\x04\x01"), badBinary},
-		"compressed":           {wsFrame(0xc1, "\xca\xc9"), badReserved},
-		"reserved opcode":      {wsFrame(0x83, "2"), badControl},
-		"long control frame":   {wsFrame(0x89, strings.Repeat("p", 126)), badControl},
-		"not masked":           {"\x81\x012", badUnmasked},
-		"50 MB announced":      {string(huge) + "\x00\x00\x00\x00", badSize},
-		"2^63 bytes announced": {string(endless) + "\x00\x00\x00\x00", badSize},
-		"one byte too many":    {wsFrame(0x81, strings.Repeat("2", MaxPacket+1)), badSize},
-		"binary event":         {wsFrame(0x81, `4599999999999999-["sync",1]`), badPacket},
-		"empty":                {wsFrame(0x81, ""), badPacket},
+		"first fragment":       {wsFrame(0x01, `42["sy`), BadFragment},
+		"continuation":         {wsFrame(0x80, `nc"]`), BadFragment},
+		"fragmented ping":      {wsFrame(0x09, ""), BadFragment},
+		"binary":               {wsFrame(0x82, "\x04\x01"), BadBinary},
+		"compressed":           {wsFrame(0xc1, "\xca\xc9"), BadReserved},
+		"reserved opcode":      {wsFrame(0x83, "2"), BadControl},
+		"long control frame":   {wsFrame(0x89, strings.Repeat("p", 126)), BadControl},
+		"not masked":           {"\x81\x012", BadUnmasked},
+		"50 MB announced":      {string(huge) + "\x00\x00\x00\x00", BadSize},
+		"2^63 bytes announced": {string(endless) + "\x00\x00\x00\x00", BadSize},
+		"one byte too many":    {wsFrame(0x81, strings.Repeat("2", MaxPacket+1)), BadSize},
+		"binary event":         {wsFrame(0x81, `4599999999999999-["sync",1]`), BadPacket},
+		"empty":                {wsFrame(0x81, ""), BadPacket},
 	} {
 		out, told, err := throughGuard(wsFrame(0x81, "2")+tt.in+wsFrame(0x81, "2"), always)
 		if out != wsFrame(0x81, "2") || !errors.Is(err, tt.want) || len(told) != 1 {
@@ -89,7 +89,7 @@ func TestGuardEndsTheConnection(t *testing.T) {
 func TestGuardLimitsTheRate(t *testing.T) {
 	left := 3
 	out, told, err := throughGuard(strings.Repeat(wsFrame(0x81, "2"), 5), func() bool { left--; return left >= 0 })
-	if out != strings.Repeat(wsFrame(0x81, "2"), 3) || !errors.Is(err, badRate) || len(told) != 1 {
+	if out != strings.Repeat(wsFrame(0x81, "2"), 3) || !errors.Is(err, BadRate) || len(told) != 1 {
 		t.Errorf("%d bytes came through, %v, %v", len(out), told, err)
 	}
 }

@@ -1,4 +1,4 @@
-package socketio
+package wire
 
 import (
 	"strconv"
@@ -9,27 +9,27 @@ import (
 // maxPackets bounds the packets of one POST.
 const maxPackets = 256
 
-// splitPayload cuts the body of a POST, <length>:<packet> again and again, into its packets.
+// SplitPayload cuts the body of a POST, <length>:<packet> again and again, into its packets.
 // A length counts UTF-16 code units, as browsers do.
-func splitPayload(b []byte) ([][]byte, error) {
+func SplitPayload(b []byte) ([][]byte, error) {
 	if !utf8.Valid(b) {
-		return nil, badText
+		return nil, BadText
 	}
 	var packets [][]byte
 	for len(b) > 0 {
 		n, rest, ok := cutLength(b)
 		if !ok || len(packets) == maxPackets {
-			return nil, badPayload
+			return nil, BadPayload
 		}
 		size := unitsPrefix(rest, n)
 		if size < 0 {
-			return nil, badPayload
+			return nil, BadPayload
 		}
 		packets = append(packets, rest[:size:size])
 		b = rest[size:]
 	}
 	if len(packets) == 0 {
-		return nil, badPayload
+		return nil, BadPayload
 	}
 	return packets, nil
 }
@@ -60,8 +60,8 @@ func unitsPrefix(b []byte, n int) int {
 	return i
 }
 
-// appendPayload appends one packet, which is ASCII, to the answer to a GET.
-func appendPayload(dst, packet []byte) []byte {
+// AppendPayload appends one packet, which is ASCII, to the answer to a GET.
+func AppendPayload(dst, packet []byte) []byte {
 	dst = strconv.AppendInt(dst, int64(len(packet)), 10)
 	dst = append(dst, ':')
 	return append(dst, packet...)

@@ -1,4 +1,4 @@
-package socketio
+package hub
 
 import (
 	"net"
@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// bucket is a token bucket: rate a second, burst at once. The zero time starts it full.
-type bucket struct {
+// Bucket is a token bucket: rate a second, burst at once. The zero time starts it full.
+type Bucket struct {
 	tokens float64
 	last   time.Time
 }
 
-func (b *bucket) allow(now time.Time, rate, burst float64) bool {
+// Allow takes a token if there is one.
+func (b *Bucket) Allow(now time.Time, rate, burst float64) bool {
 	if b.last.IsZero() {
 		b.tokens = burst
 	} else {
@@ -27,15 +28,17 @@ func (b *bucket) allow(now time.Time, rate, burst float64) bool {
 	return true
 }
 
+// Burst is how many seconds' worth of a rate may come at once.
+const Burst = 4
+
 const (
-	burstFactor  = 4 // a burst is this many seconds' worth
 	sweepEvery   = time.Minute
 	maxAddresses = 100_000
 )
 
-// limiter bounds, for each client address, how often it begins a handshake and how many polling
+// Limiter bounds, for each client address, how often it begins a handshake and how many polling
 // handshakes it has left open. An IPv6 network of 64 bits is one address. Safe for concurrent use.
-type limiter struct {
+type Limiter struct {
 	rate    float64 // handshakes a second
 	pending int     // unfinished polling handshakes an address
 	total   int     // the same over all addresses
@@ -47,24 +50,26 @@ type limiter struct {
 }
 
 type address struct {
-	bucket
+	Bucket
 	open int
 }
 
-func newLimiter(rate, pending, total int) *limiter {
-	return &limiter{rate: float64(rate), pending: pending, total: total, addrs: map[string]*address{}}
+// NewLimiter makes a limiter of rate handshakes a second and address, four times that in a
+// burst, and of pending unfinished polling handshakes an address, total in all.
+func NewLimiter(rate, pending, total int) *Limiter {
+	return &Limiter{rate: float64(rate), pending: pending, total: total, addrs: map[string]*address{}}
 }
 
-// begin asks for one handshake.
-func (l *limiter) begin(addr string, now time.Time) bool {
+// Begin asks for one handshake.
+func (l *Limiter) Begin(addr string, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.at(addr, now)
-	return a != nil && a.allow(now, l.rate, l.rate*burstFactor)
+	return a != nil && a.Allow(now, l.rate, l.rate*Burst)
 }
 
-// hold takes a place for a polling session nobody has polled yet; done gives it back, once.
-func (l *limiter) hold(addr string, now time.Time) (done func(), ok bool) {
+// Hold takes a place for a polling session nobody has polled yet; done gives it back, once.
+func (l *Limiter) Hold(addr string, now time.Time) (done func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.at(addr, now)
@@ -83,11 +88,11 @@ func (l *limiter) hold(addr string, now time.Time) (done func(), ok bool) {
 
 // at finds the address's record. Records that say nothing any more are swept away; nil means
 // that too many are live.
-func (l *limiter) at(addr string, now time.Time) *address {
+func (l *Limiter) at(addr string, now time.Time) *address {
 	if now.Sub(l.swept) > sweepEvery || len(l.addrs) >= maxAddresses && now.Sub(l.swept) > time.Second {
 		l.swept = now
 		for k, a := range l.addrs {
-			if a.open == 0 && now.Sub(a.last) > burstFactor*time.Second {
+			if a.open == 0 && now.Sub(a.last) > Burst*time.Second {
 				delete(l.addrs, k)
 			}
 		}
@@ -100,8 +105,8 @@ func (l *limiter) at(addr string, now time.Time) *address {
 	return a
 }
 
-// addressKey is the part of host:port that limits go by.
-func addressKey(remote string) string {
+// AddressKey is the part of host:port that limits go by.
+func AddressKey(remote string) string {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
 		return remote

@@ -1,22 +1,24 @@
-package socketio
+package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 )
 
-// guard stands between a hijacked connection and the websocket library. Its Read yields only
+// Guard stands between a hijacked connection and the websocket library. Its Read yields only
 // whole frames that vet passed: final, masked, without extension bits, text of at most MaxPacket
 // bytes, or a control frame. The first other frame ends the connection with a violation.
 // Memory for a frame is taken only after its length was checked.
-type guard struct {
+type Guard struct {
 	net.Conn
-	allow  func() bool // the inbound rate; false ends the connection
-	refuse func(error) // told of the violation, once
-	head   [14]byte
-	frame  []byte // checked bytes nobody read yet
-	err    error
+	Allow  func() bool // the inbound rate; false ends the connection
+	Refuse func(error) // told of the Violation, once
+
+	head  [14]byte
+	frame []byte // checked bytes nobody read yet
+	err   error
 }
 
 const (
@@ -26,15 +28,16 @@ const (
 )
 
 // Read implements net.Conn.
-func (g *guard) Read(p []byte) (int, error) {
+func (g *Guard) Read(p []byte) (int, error) {
 	for len(g.frame) == 0 {
 		if g.err != nil {
 			return 0, g.err
 		}
 		if err := g.fill(); err != nil {
 			g.err = err
-			if _, broke := err.(violation); broke {
-				g.refuse(err)
+			var broken Violation
+			if errors.As(err, &broken) {
+				g.Refuse(err)
 			}
 			return 0, err
 		}
@@ -47,7 +50,7 @@ func (g *guard) Read(p []byte) (int, error) {
 }
 
 // fill reads one frame; frame stays empty when it was swallowed.
-func (g *guard) fill() error {
+func (g *Guard) fill() error {
 	head, size, err := g.header()
 	if err != nil {
 		return err
@@ -58,25 +61,25 @@ func (g *guard) fill() error {
 	if _, err := io.ReadFull(g.Conn, body); err != nil {
 		return err
 	}
-	if !g.allow() {
-		return badRate
+	if !g.Allow() {
+		return BadRate
 	}
 	if head[0]&15 != opText {
 		g.frame = frame
 		return nil
 	}
-	verdict, err := vet(unmask(body, head[len(head)-4:]))
+	verdict, err := Vet(unmask(body, head[len(head)-4:]))
 	if err != nil {
 		return err
 	}
-	if verdict == pass {
+	if verdict == Pass {
 		g.frame = frame
 	}
 	return nil
 }
 
 // header reads a frame's header and checks all that can be known from it.
-func (g *guard) header() (head []byte, size int, err error) {
+func (g *Guard) header() (head []byte, size int, err error) {
 	if _, err := io.ReadFull(g.Conn, g.head[:2]); err != nil {
 		return nil, 0, err
 	}
@@ -99,7 +102,7 @@ func (g *guard) header() (head []byte, size int, err error) {
 	case 10:
 		long := binary.BigEndian.Uint64(g.head[2:])
 		if long > MaxPacket {
-			return nil, 0, badSize
+			return nil, 0, BadSize
 		}
 		size = int(long)
 	}
@@ -110,15 +113,15 @@ func vetHeader(b0, b1 byte) error {
 	op := b0 & 15
 	switch {
 	case b0&0x70 != 0:
-		return badReserved
+		return BadReserved
 	case op == 0, b0&0x80 == 0:
-		return badFragment
+		return BadFragment
 	case op == 2:
-		return badBinary
+		return BadBinary
 	case op != opText && (op < opClose || op > opPong || b1&127 > 125):
-		return badControl
+		return BadControl
 	case b1&0x80 == 0:
-		return badUnmasked
+		return BadUnmasked
 	}
 	return nil
 }

@@ -1,8 +1,9 @@
-package socketio
+package wire
 
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"reflect"
 	"strings"
@@ -15,56 +16,56 @@ import (
 func TestVet(t *testing.T) {
 	for _, tt := range []struct {
 		packet  string
-		verdict verdict
+		verdict Verdict
 		err     error
 	}{
-		{"2", pass, nil},
-		{"2probe", pass, nil},
-		{"3", swallow, nil},
-		{"1", pass, nil},
-		{"40", swallow, nil},
-		{"40/", swallow, nil},
-		{"41", pass, nil},
-		{`42["sync",1]`, pass, nil},
-		{`4217["sync",{"user":1,"all":2}]`, pass, nil},
-		{`42[ "sync" ]`, pass, nil},
-		{`42["häß\u0000lich",null]`, pass, nil},
-		{`430[1,2]`, swallow, nil},
+		{"2", Pass, nil},
+		{"2probe", Pass, nil},
+		{"3", Swallow, nil},
+		{"1", Pass, nil},
+		{"40", Swallow, nil},
+		{"40/", Swallow, nil},
+		{"41", Pass, nil},
+		{`42["sync",1]`, Pass, nil},
+		{`4217["sync",{"user":1,"all":2}]`, Pass, nil},
+		{`42[ "sync" ]`, Pass, nil},
+		{`42["häß\u0000lich",null]`, Pass, nil},
+		{`430[1,2]`, Swallow, nil},
 
-		{"", swallow, badPacket},
-		{"0{}", swallow, badPacket},
-		{"5", swallow, badPacket},
-		{"6", swallow, badPacket},
-		{"x", swallow, badPacket},
-		{"4", swallow, badPacket},
-		{"11", swallow, badPacket},
-		{"2" + strings.Repeat("p", 126), swallow, badPacket},
-		{`4599999999999999-["sync",1]`, swallow, badPacket}, // 27 bytes that end the stock server
-		{`451-["sync",{"_placeholder":true,"num":0}]`, swallow, badPacket},
-		{`461-0[{"_placeholder":true,"num":0}]`, swallow, badPacket},
-		{`4299999999999999-["sync",1]`, swallow, badPacket},
-		{`421-["sync"]`, swallow, badPacket},
-		{`44"no"`, swallow, badPacket},
-		{`420000000000000001["sync"]`, swallow, badPacket},
-		{"42", swallow, badPacket},
-		{"4217", swallow, badPacket},
-		{`42{"sync":1}`, swallow, badPacket},
-		{"40/admin", swallow, badNamespace},
-		{"41/admin", swallow, badNamespace},
-		{`42/admin,["sync"]`, swallow, badNamespace},
-		{`42["sync",`, swallow, badJSON},
-		{`42["sync"]x`, swallow, badJSON},
-		{"42[]", swallow, badJSON},
-		{`42[""]`, swallow, badJSON},
-		{"42[1]", swallow, badJSON},
-		{`42[["sync"]]`, swallow, badJSON},
-		{`42["a,b"]`, swallow, badJSON},
-		{`42["a]b"]`, swallow, badJSON},
-		{"42[\"\xff\"]", swallow, badText},
-		{`42["` + strings.Repeat("x", MaxPacket) + `"]`, swallow, badSize},
+		{"", Swallow, BadPacket},
+		{"0{}", Swallow, BadPacket},
+		{"5", Swallow, BadPacket},
+		{"6", Swallow, BadPacket},
+		{"x", Swallow, BadPacket},
+		{"4", Swallow, BadPacket},
+		{"11", Swallow, BadPacket},
+		{"2" + strings.Repeat("p", 126), Swallow, BadPacket},
+		{`4599999999999999-["sync",1]`, Swallow, BadPacket}, // 27 bytes that end the stock server
+		{`451-["sync",{"_placeholder":true,"num":0}]`, Swallow, BadPacket},
+		{`461-0[{"_placeholder":true,"num":0}]`, Swallow, BadPacket},
+		{`4299999999999999-["sync",1]`, Swallow, BadPacket},
+		{`421-["sync"]`, Swallow, BadPacket},
+		{`44"no"`, Swallow, BadPacket},
+		{`420000000000000001["sync"]`, Swallow, BadPacket},
+		{"42", Swallow, BadPacket},
+		{"4217", Swallow, BadPacket},
+		{`42{"sync":1}`, Swallow, BadPacket},
+		{"40/admin", Swallow, BadNamespace},
+		{"41/admin", Swallow, BadNamespace},
+		{`42/admin,["sync"]`, Swallow, BadNamespace},
+		{`42["sync",`, Swallow, BadJSON},
+		{`42["sync"]x`, Swallow, BadJSON},
+		{"42[]", Swallow, BadJSON},
+		{`42[""]`, Swallow, BadJSON},
+		{"42[1]", Swallow, BadJSON},
+		{`42[["sync"]]`, Swallow, BadJSON},
+		{`42["a,b"]`, Swallow, BadJSON},
+		{`42["a]b"]`, Swallow, BadJSON},
+		{"42[\"\xff\"]", Swallow, BadText},
+		{`42["` + strings.Repeat("x", MaxPacket) + `"]`, Swallow, BadSize},
 	} {
-		got, err := vet([]byte(tt.packet))
-		if err != tt.err || err == nil && got != tt.verdict {
+		got, err := Vet([]byte(tt.packet))
+		if !errors.Is(err, tt.err) || err == nil && got != tt.verdict {
 			t.Errorf("vet(%.40q) = %v, %v; want %v, %v", tt.packet, got, err, tt.verdict, tt.err)
 		}
 	}
@@ -79,7 +80,7 @@ func (f *oneFrame) NextReader() (gsession.FrameType, io.ReadCloser, error) {
 	}
 	b := f.text
 	f.text = nil
-	return gsession.TEXT, body{bytes.NewReader(b)}, nil
+	return gsession.TEXT, io.NopCloser(bytes.NewReader(b)), nil
 }
 
 // FuzzVet holds the guard's promise: the parser behind it survives what is passed, and finds
@@ -90,8 +91,8 @@ func FuzzVet(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		verdict, err := vet(b)
-		if err != nil || verdict != pass || b[0] != '4' {
+		verdict, err := Vet(b)
+		if err != nil || verdict != Pass || b[0] != '4' {
 			return
 		}
 		d := parser.NewDecoder(&oneFrame{text: b[1:]})
@@ -127,20 +128,20 @@ func TestSplitPayload(t *testing.T) {
 		{`1:26:2probe12:42["sync",1]`, []string{"2", "2probe", `42["sync",1]`}, nil},
 		{`7:42["ä"]`, []string{`42["ä"]`}, nil},
 		{`8:42["😀"]1:2`, []string{`42["😀"]`, "2"}, nil}, // a length counts UTF-16 units
-		{"", nil, badPayload},
-		{"0:", nil, badPayload},
-		{"2:2", nil, badPayload},
-		{":2", nil, badPayload},
-		{"12", nil, badPayload},
-		{"1x2", nil, badPayload},
-		{"-1:2", nil, badPayload},
-		{"99999999999999999999:2", nil, badPayload},
-		{"1:😀", nil, badPayload}, // cuts a character in two
-		{strings.Repeat("1:2", maxPackets+1), nil, badPayload},
-		{"1:\xff", nil, badText},
+		{"", nil, BadPayload},
+		{"0:", nil, BadPayload},
+		{"2:2", nil, BadPayload},
+		{":2", nil, BadPayload},
+		{"12", nil, BadPayload},
+		{"1x2", nil, BadPayload},
+		{"-1:2", nil, BadPayload},
+		{"99999999999999999999:2", nil, BadPayload},
+		{"1:😀", nil, BadPayload}, // cuts a character in two
+		{strings.Repeat("1:2", maxPackets+1), nil, BadPayload},
+		{"1:\xff", nil, BadText},
 	} {
-		got, err := splitPayload([]byte(tt.in))
-		if err != tt.err || len(got) != len(tt.want) {
+		got, err := SplitPayload([]byte(tt.in))
+		if !errors.Is(err, tt.err) || len(got) != len(tt.want) {
 			t.Errorf("splitPayload(%.30q) = %q, %v; want %q, %v", tt.in, got, err, tt.want, tt.err)
 			continue
 		}
@@ -157,7 +158,7 @@ func FuzzSplitPayload(f *testing.F) {
 	f.Add([]byte(`8:42["😀"]`))
 	f.Add([]byte("999999:"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		packets, err := splitPayload(b)
+		packets, err := SplitPayload(b)
 		if err != nil {
 			return
 		}
@@ -166,7 +167,7 @@ func FuzzSplitPayload(f *testing.F) {
 		ascii := true
 		for _, p := range packets {
 			size += len(p)
-			again = appendPayload(again, p)
+			again = AppendPayload(again, p)
 			for _, c := range p {
 				ascii = ascii && c < 0x80
 			}
@@ -174,7 +175,7 @@ func FuzzSplitPayload(f *testing.F) {
 		if size >= len(b) {
 			t.Fatalf("%d bytes of packets in %d bytes", size, len(b))
 		}
-		if back, err := splitPayload(again); ascii && (err != nil || !reflect.DeepEqual(back, packets)) {
+		if back, err := SplitPayload(again); ascii && (err != nil || !reflect.DeepEqual(back, packets)) {
 			t.Fatalf("%q became %q, %v", packets, back, err)
 		}
 	})
@@ -188,12 +189,12 @@ func FuzzASCII(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
-		out := appendASCII(nil, in)
+		out := AppendASCII(nil, in)
 		var a, b string
 		if json.Unmarshal(in, &a) != nil || json.Unmarshal(out, &b) != nil || a != b {
 			t.Fatalf("%q became %s", s, out)
 		}
-		quoted := append(appendString([]byte{'"'}, a), '"')
+		quoted := append(AppendString([]byte{'"'}, a), '"')
 		if json.Unmarshal(quoted, &b) != nil || a != b {
 			t.Fatalf("%q became %s", s, quoted)
 		}
@@ -205,16 +206,14 @@ func FuzzASCII(f *testing.F) {
 	})
 }
 
-func TestPacketIsEncodedOnce(t *testing.T) {
-	p := NewPacket("status", []byte(`{"text":"grüß 😀"}`))
-	first, second := p.eio3(), p.eio3()
-	if want := `42["status",{"text":"gr\u00fc\u00df \ud83d\ude00"}]`; string(first.text) != want {
-		t.Errorf("encoded as %s, want %s", first.text, want)
-	}
-	if &first.text[0] != &second.text[0] || first.prepared == nil || first.prepared != second.prepared {
-		t.Error("encoded twice")
-	}
-	if broken := appendASCII(nil, []byte("\"\xff\"")); string(broken) != `"\ufffd"` {
-		t.Errorf("bytes that are not UTF-8 became %s", broken)
+func TestAppendASCII(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"a":"plain"}`: `{"a":"plain"}`,
+		`"grüß 😀"`:      `"gr\u00fc\u00df \ud83d\ude00"`,
+		"\"\xff\"":      `"\ufffd"`,
+	} {
+		if got := AppendASCII(nil, []byte(in)); string(got) != want {
+			t.Errorf("AppendASCII(%s) = %s, want %s", in, got, want)
+		}
 	}
 }

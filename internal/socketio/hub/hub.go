@@ -1,4 +1,6 @@
-package socketio
+// Package hub knows which connections a user has, whatever protocol they speak, and holds what
+// every protocol's connections need: a packet encoded once, a bounded queue, and limits.
+package hub
 
 import (
 	"hash/maphash"
@@ -38,8 +40,8 @@ type hubShard struct {
 	reserved map[string]int
 }
 
-// NewHub makes a hub that admits perUser connections of one user and total in all.
-func NewHub(perUser, total int) *Hub {
+// New makes a hub that admits perUser connections of one user and total in all.
+func New(perUser, total int) *Hub {
 	h := &Hub{perUser: perUser, total: total, seed: maphash.MakeSeed()}
 	for i := range h.shards {
 		h.shards[i].conns, h.shards[i].reserved = map[string][]Conn{}, map[string]int{}

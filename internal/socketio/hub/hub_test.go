@@ -1,4 +1,4 @@
-package socketio
+package hub
 
 import (
 	"fmt"
@@ -13,28 +13,28 @@ import (
 
 func TestQueueKeepsItsBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		q := &queue{maxMessages: rapid.IntRange(1, 5).Draw(t, "messages"), maxBytes: rapid.IntRange(1, 50).Draw(t, "bytes")}
+		q := &Queue{MaxMessages: rapid.IntRange(1, 5).Draw(t, "messages"), MaxBytes: rapid.IntRange(1, 50).Draw(t, "bytes")}
 		var want []string
 		writing := false
 		for i := range rapid.IntRange(1, 60).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "put") {
-				m := message{text: fmt.Appendf(nil, "%0*d", rapid.IntRange(1, 30).Draw(t, "size"), i), event: rapid.Bool().Draw(t, "event")}
+				m := Message{Text: fmt.Appendf(nil, "%0*d", rapid.IntRange(1, 30).Draw(t, "size"), i), Event: rapid.Bool().Draw(t, "event")}
 				events, eventBytes, replyBytes := q.events, q.eventBytes, q.replyBytes
-				start, full := q.put(m)
-				wantFull := m.event && (events >= q.maxMessages || events > 0 && eventBytes+len(m.text) > q.maxBytes) ||
-					!m.event && replyBytes > 0 && replyBytes+len(m.text) > q.maxBytes
+				start, full := q.Put(m)
+				wantFull := m.Event && (events >= q.MaxMessages || events > 0 && eventBytes+len(m.Text) > q.MaxBytes) ||
+					!m.Event && replyBytes > 0 && replyBytes+len(m.Text) > q.MaxBytes
 				if full != wantFull || start != (!full && !writing) {
 					t.Fatalf("put said start %v full %v; writing %v, want full %v", start, full, writing, wantFull)
 				}
 				if !full {
-					want, writing = append(want, string(m.text)), true
+					want, writing = append(want, string(m.Text)), true
 				}
 				continue
 			}
-			got := q.take(nil, 20)
+			got := q.Take(nil, 20)
 			for _, m := range got {
-				if string(m.text) != want[0] {
-					t.Fatalf("took %s, want %s", m.text, want[0])
+				if string(m.Text) != want[0] {
+					t.Fatalf("took %s, want %s", m.Text, want[0])
 				}
 				want = want[1:]
 			}
@@ -42,26 +42,26 @@ func TestQueueKeepsItsBounds(t *testing.T) {
 				t.Fatal("took nothing, something is queued")
 			}
 		}
-		if q.idle() != (len(want) == 0 && !writing) {
-			t.Fatalf("idle %v with %d queued, writing %v", q.idle(), len(want), writing)
+		if q.Idle() != (len(want) == 0 && !writing) {
+			t.Fatalf("idle %v with %d queued, writing %v", q.Idle(), len(want), writing)
 		}
 	})
 }
 
 func TestQueueAlwaysTakesOneMessage(t *testing.T) {
-	q := &queue{maxMessages: 10, maxBytes: 4}
+	q := &Queue{MaxMessages: 10, MaxBytes: 4}
 	for _, event := range []bool{true, false} {
-		if _, full := q.put(message{text: make([]byte, 100), event: event}); full {
+		if _, full := q.Put(Message{Text: make([]byte, 100), Event: event}); full {
 			t.Errorf("a lone message was refused, event %v", event)
 		}
-		if _, full := q.put(message{text: []byte("x"), event: event}); !full {
+		if _, full := q.Put(Message{Text: []byte("x"), Event: event}); !full {
 			t.Errorf("the bound does not hold, event %v", event)
 		}
 	}
-	if n := q.close(); n != 1 {
+	if n := q.Close(); n != 1 {
 		t.Errorf("close dropped %d events, want 1", n)
 	}
-	if start, full := q.put(message{text: []byte("x")}); start || full {
+	if start, full := q.Put(Message{Text: []byte("x")}); start || full {
 		t.Error("a closed queue wants a writer")
 	}
 }
@@ -79,12 +79,29 @@ func (c *fakeConn) Close(string) {}
 func (c *fakeConn) Emit(p *Packet) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.got = append(c.got, p.name+string(p.payload))
+	c.got = append(c.got, p.Name+string(p.Payload))
 	return true
 }
 
+func TestPacketIsEncodedOnce(t *testing.T) {
+	p, calls := NewPacket("status", []byte("1")), 0
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			m := p.Encoded(EIO3, func(p *Packet) Message { calls++; return Message{Text: p.Payload, Event: true} })
+			if string(m.Text) != "1" || !m.Event {
+				t.Errorf("encoded as %+v", m)
+			}
+		})
+	}
+	wg.Wait()
+	if calls != 1 {
+		t.Errorf("encoded %d times", calls)
+	}
+}
+
 func TestHubSendsToTheRightConnections(t *testing.T) {
-	h := NewHub(10, 100)
+	h := New(10, 100)
 	phone, desk, bob := &fakeConn{user: "ana"}, &fakeConn{user: "ana"}, &fakeConn{user: "bob"}
 	for _, c := range []*fakeConn{phone, desk, bob} {
 		h.Add(c)
@@ -111,7 +128,7 @@ func TestHubSendsToTheRightConnections(t *testing.T) {
 }
 
 func TestHubUnderChange(t *testing.T) {
-	h := NewHub(1000, 10_000)
+	h := New(1000, 10_000)
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
@@ -136,7 +153,7 @@ func TestHubUnderChange(t *testing.T) {
 }
 
 func TestHubCapsConnections(t *testing.T) {
-	h := NewHub(2, 3)
+	h := New(2, 3)
 	release, err := h.Reserve("ana")
 	if err != nil {
 		t.Fatal(err)
@@ -165,42 +182,48 @@ func TestHubCapsConnections(t *testing.T) {
 
 func TestLimiter(t *testing.T) {
 	now := time.Now()
-	l := newLimiter(2, 3, 4)
+	l := NewLimiter(2, 3, 4)
 	allowed := 0
 	for range 20 {
-		if l.begin("a", now) {
+		if l.Begin("a", now) {
 			allowed++
 		}
 	}
-	if allowed != 2*burstFactor || !l.begin("b", now) {
-		t.Errorf("%d at once, want %d", allowed, 2*burstFactor)
+	if allowed != 2*Burst || !l.Begin("b", now) {
+		t.Errorf("%d at once, want %d", allowed, 2*Burst)
 	}
-	if now = now.Add(time.Second); !l.begin("a", now) || !l.begin("a", now) || l.begin("a", now) {
-		t.Error("want 2 a second")
+	allowed, now = 0, now.Add(time.Second)
+	for range 5 {
+		if l.Begin("a", now) {
+			allowed++
+		}
+	}
+	if allowed != 2 {
+		t.Errorf("%d a second, want 2", allowed)
 	}
 	var done []func()
 	for range 3 {
-		d, ok := l.hold("a", now)
+		d, ok := l.Hold("a", now)
 		if !ok {
 			t.Fatal("refused within the bound")
 		}
 		done = append(done, d)
 	}
-	if _, ok := l.hold("a", now); ok {
+	if _, ok := l.Hold("a", now); ok {
 		t.Error("fourth of an address")
 	}
-	if _, ok := l.hold("b", now); !ok {
+	if _, ok := l.Hold("b", now); !ok {
 		t.Error("another address was refused")
 	}
-	if _, ok := l.hold("c", now); ok {
+	if _, ok := l.Hold("c", now); ok {
 		t.Error("fifth in all")
 	}
 	done[0]()
 	done[0]()
-	if _, ok := l.hold("a", now); !ok || l.open != 4 {
+	if _, ok := l.Hold("a", now); !ok || l.open != 4 {
 		t.Errorf("after done: %v, %d open", ok, l.open)
 	}
-	l.begin("z", now.Add(time.Hour))
+	l.Begin("z", now.Add(time.Hour))
 	if len(l.addrs) != 3 { // a and b hold places
 		t.Errorf("%d addresses kept", len(l.addrs))
 	}
@@ -215,8 +238,8 @@ func TestAddressKey(t *testing.T) {
 		"somewhere":                 "somewhere",
 		"localhost:80":              "localhost",
 	} {
-		if got := addressKey(in); got != want {
-			t.Errorf("addressKey(%q) = %q, want %q", in, got, want)
+		if got := AddressKey(in); got != want {
+			t.Errorf("AddressKey(%q) = %q, want %q", in, got, want)
 		}
 	}
 }

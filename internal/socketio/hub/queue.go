@@ -1,0 +1,100 @@
+package hub
+
+import "sync"
+
+// Message is one packet of a protocol on its way out.
+type Message struct {
+	Text  []byte
+	Frame any  // the same as the protocol's own frame, shared by all connections, or nil
+	Event bool // an event; otherwise an answer to the client
+}
+
+// Queue holds what a connection has not been sent yet. Events are bounded in number and bytes;
+// answers are bounded in bytes by themselves, so that a long replay does not push out a live
+// event. One message of either sort always fits. Safe for concurrent use.
+type Queue struct {
+	MaxMessages, MaxBytes int // set before the first use
+
+	mu                     sync.Mutex
+	items                  []Message
+	events                 int
+	eventBytes, replyBytes int
+	writing                bool // somebody took messages and has not come back for more
+	closed                 bool
+}
+
+// Put adds m. full says that a bound was reached and m was not added; start says that nobody is
+// writing and the caller has to see to it.
+func (q *Queue) Put(m Message) (start, full bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(m.Text)
+	switch {
+	case q.closed:
+		return false, false
+	case m.Event:
+		if q.events >= q.MaxMessages || q.events > 0 && q.eventBytes+n > q.MaxBytes {
+			return false, true
+		}
+		q.events++
+		q.eventBytes += n
+	default:
+		if q.replyBytes > 0 && q.replyBytes+n > q.MaxBytes {
+			return false, true
+		}
+		q.replyBytes += n
+	}
+	q.items = append(q.items, m)
+	start = !q.writing
+	q.writing = true
+	return start, false
+}
+
+// Take hands over the oldest messages, at least one and no more than about maxBytes, and appends
+// them to buf. When there is none, the queue is idle again: the next Put says start.
+func (q *Queue) Take(buf []Message, maxBytes int) []Message {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, size := 0, 0
+	for n < len(q.items) && (n == 0 || size+len(q.items[n].Text) <= maxBytes) {
+		m := q.items[n]
+		size += len(m.Text)
+		if m.Event {
+			q.events--
+			q.eventBytes -= len(m.Text)
+		} else {
+			q.replyBytes -= len(m.Text)
+		}
+		n++
+	}
+	buf = append(buf, q.items[:n]...)
+	clear(q.items[:n])
+	if q.items = q.items[n:]; len(q.items) == 0 {
+		q.items = nil
+	}
+	q.writing = n > 0
+	return buf
+}
+
+// Idle reports whether everything was handed over and written.
+func (q *Queue) Idle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) == 0 && !q.writing
+}
+
+// Close drops what is queued and takes no more. It returns how many events were dropped.
+func (q *Queue) Close() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.events
+	q.closed, q.items, q.events, q.eventBytes, q.replyBytes = true, nil, 0, 0, 0
+	return n
+}
+
+// Rest says that what was taken is written, and that the writer does not come back at once.
+func (q *Queue) Rest() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.writing = false
+}
