@@ -2,6 +2,7 @@ package rdb
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -67,12 +68,17 @@ func isBusy(code string) bool {
 func transport(err error) fault.Kind {
 	var network net.Error
 	var op *net.OpError
+	var record tls.RecordHeaderError
+	var certificate *tls.CertificateVerificationError
+	var alert tls.AlertError
 	switch {
 	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
 		return fault.Overloaded
 	case errors.As(err, &network), errors.As(err, &op),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, redis.ErrClosed),
-		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &record), errors.As(err, &certificate), errors.As(err, &alert),
+		strings.HasPrefix(err.Error(), "redis: cluster"): // no node known, or none for the slot
 		return fault.Unavailable
 	}
 	return fault.Internal

@@ -2,6 +2,7 @@ package rdb_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -37,11 +38,11 @@ func wantKind(t *testing.T, err error, want fault.Kind) {
 
 func TestOpenReadsURLs(t *testing.T) {
 	for url, want := range map[string]redis.Options{
-		"redis://10.0.1.20":                             {Addr: "10.0.1.20:6379"},
-		"redis://10.0.1.20:7000/2":                      {Addr: "10.0.1.20:7000", DB: 2},
-		" redis://ana:s%40cret@h:1/?read_timeout=200ms": {Addr: "h:1", Username: "ana", Password: "s@cret", ReadTimeout: 200 * time.Millisecond},
-		"redis://:secret@[::1]":                         {Addr: "[::1]:6379", Password: "secret"},
-		"rediss://h":                                    {Addr: "h:6379"},
+		"redis://10.0.1.20":                            {Addr: "10.0.1.20:6379"},
+		"redis://10.0.1.20:7000/2":                     {Addr: "10.0.1.20:7000", DB: 2},
+		"redis://ana:s%40cret@h:1/?read_timeout=200ms": {Addr: "h:1", Username: "ana", Password: "s@cret", ReadTimeout: 200 * time.Millisecond},
+		"redis://:secret@[::1]":                        {Addr: "[::1]:6379", Password: "secret"},
+		"rediss://h":                                   {Addr: "h:6379"},
 	} {
 		client, ok := open(t, url).(*redis.Client)
 		if !ok {
@@ -157,6 +158,8 @@ func TestClassify(t *testing.T) {
 		{fmt.Errorf("read: %w", io.ErrUnexpectedEOF), fault.Unavailable},
 		{&net.OpError{Op: "dial", Err: errors.New("connection refused")}, fault.Unavailable},
 		{context.DeadlineExceeded, fault.Unavailable},
+		{tls.AlertError(42), fault.Unavailable},
+		{errors.New("redis: cluster has no nodes"), fault.Unavailable},
 		{errors.New("something else"), fault.Internal},
 		{fault.Errorf("inner", fault.Conflict, "known already"), fault.Conflict},
 	} {

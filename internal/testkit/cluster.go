@@ -48,12 +48,11 @@ func (s *RedisServer) do(want, format string, args ...any) {
 
 // ask sends one command and reports whether a line of the answer begins with want.
 func (s *RedisServer) ask(want, format string, args ...any) bool {
-	conn, err := net.DialTimeout("tcp", s.addr, time.Second)
+	conn, err := s.dial()
 	if err != nil {
 		return false
 	}
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	if _, err := fmt.Fprintf(conn, format+"\r\nQUIT\r\n", args...); err != nil {
 		return false
 	}

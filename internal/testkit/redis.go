@@ -3,6 +3,7 @@ package testkit
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -56,7 +57,7 @@ func needRedis(t testing.TB) {
 // FreeAddr is a loopback address (host:port) that was free a moment ago.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,8 @@ func (s *RedisServer) start() bool {
 	s.t.Helper()
 	host, port, _ := net.SplitHostPort(s.addr)
 	s.log = &bytes.Buffer{}
-	s.cmd = exec.Command("redis-server", append([]string{"--bind", host, "--port", port}, s.args...)...)
+	// Not the test's context: it ends before the clean-ups, which may need the server.
+	s.cmd = exec.CommandContext(context.Background(), "redis-server", append([]string{"--bind", host, "--port", port}, s.args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -137,12 +139,11 @@ func (s *RedisServer) exited() bool {
 // answers reports whether this very process, not another one on its port, takes commands.
 // A server that wants a password counts as one that answers.
 func (s *RedisServer) answers() bool {
-	conn, err := net.DialTimeout("tcp", s.addr, time.Second)
+	conn, err := s.dial()
 	if err != nil {
 		return false
 	}
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	if _, err := conn.Write([]byte("INFO server\r\n")); err != nil {
 		return false
 	}
@@ -162,4 +163,14 @@ func (s *RedisServer) answers() bool {
 			return strings.TrimSpace(id) == strconv.Itoa(s.cmd.Process.Pid)
 		}
 	}
+}
+
+// dial connects for one exchange of at most a second.
+func (s *RedisServer) dial() (net.Conn, error) {
+	d := net.Dialer{Timeout: time.Second}
+	conn, err := d.DialContext(context.Background(), "tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Now().Add(time.Second))
 }
