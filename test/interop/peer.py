@@ -52,8 +52,7 @@ def main():
     sock.linger = 2000
     sock.sndtimeo = 10000
     if len(sys.argv) > 4:
-        beat = int(sys.argv[4])
-        sock.heartbeat_ivl, sock.heartbeat_timeout = beat, 3 * beat
+        sock.heartbeat_ivl, sock.heartbeat_timeout = int(sys.argv[4]), 1500
     drops = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     getattr(sock, how)(endpoint)
     print(json.dumps({"endpoint": sock.last_endpoint.decode()}), flush=True)

@@ -18,6 +18,7 @@ const (
 	greetingSize   = 64
 	maxCommand     = 64 << 10 // bytes of one command, READY among them
 	readBufferSize = 64 << 10
+	guardSize      = 1 << 10 // bytes buffered for a peer that has proved nothing yet
 )
 
 // Config says how to open a connection. Compatible, when not nil, is asked whether a peer of
@@ -45,8 +46,8 @@ type Conn struct {
 // does. On an error c is closed and what the peer is known to be is in the returned Conn,
 // which is otherwise of no use. Errors the peer's bytes caused wrap ErrProtocol.
 func Open(c net.Conn, cfg Config) (*Conn, error) {
-	g := &guard{Conn: c, r: bufio.NewReaderSize(c, readBufferSize), left: greetingSize}
-	out := &Conn{Conn: c, Reader: NewReader(g.r, cfg.Limits), Writer: NewWriter(c)}
+	g := &guard{Conn: c, r: bufio.NewReaderSize(c, guardSize), left: greetingSize}
+	out := &Conn{Conn: c}
 	err := c.SetDeadline(time.Now().Add(cfg.Timeout))
 	if err == nil {
 		err = out.open(g, cfg)
@@ -56,8 +57,11 @@ func Open(c net.Conn, cfg Config) (*Conn, error) {
 	}
 	if err != nil {
 		_ = c.Close()
+		return out, err
 	}
-	return out, err
+	// What the guard has buffered comes first; after it, reads of the larger buffer pass it by.
+	out.Reader, out.Writer = NewReader(bufio.NewReaderSize(g.r, readBufferSize), cfg.Limits), NewWriter(c)
+	return out, nil
 }
 
 func (c *Conn) open(g *guard, cfg Config) (err error) {
