@@ -68,12 +68,6 @@ func (s *Subscriber) open(o SubscriberOptions) error {
 	return nil
 }
 
-// Subscribe asks for more topics by prefix. Repeats are counted, and taken back one by one.
-func (s *Subscriber) Subscribe(topic string) error { return s.socket.Subscribe(topic) }
-
-// Unsubscribe takes back one Subscribe.
-func (s *Subscriber) Unsubscribe(topic string) error { return s.socket.Unsubscribe(topic) }
-
 // Recv waits for the next good message until ctx ends. Malformed ones are counted, logged at
 // a bounded rate without their content, and skipped.
 func (s *Subscriber) Recv(ctx context.Context) (Message, error) {
@@ -82,7 +76,7 @@ func (s *Subscriber) Recv(ctx context.Context) (Message, error) {
 		if err != nil {
 			return Message{}, err
 		}
-		m, err := ParseMessage(frames)
+		m, err := parseMessage(frames)
 		if err == nil {
 			s.m.received.Inc()
 			return m, nil
@@ -108,9 +102,9 @@ func reason(err error) string {
 	return "body"
 }
 
-// ParseMessage splits topic and body at the first space; both have to be there. The body is
+// parseMessage splits topic and body at the first space; both have to be there. The body is
 // not copied.
-func ParseMessage(frames zmq.Msg) (Message, error) {
+func parseMessage(frames zmq.Msg) (Message, error) {
 	if len(frames) != 1 {
 		return Message{}, errFrames
 	}

@@ -85,7 +85,7 @@ func TestParseMessage(t *testing.T) {
 			for _, f := range c.frames {
 				m = append(m, []byte(f))
 			}
-			got, err := ParseMessage(m)
+			got, err := parseMessage(m)
 			if (err == nil) != (c.events != nil) || got.Source != c.source || len(got.Events) != len(c.events) {
 				t.Fatalf("got %+v, %v", got, err)
 			}

@@ -62,7 +62,7 @@ func (r *Receiver) Recv(ctx context.Context) (Batch, error) {
 		if err != nil {
 			return Batch{}, err
 		}
-		b, err := ParseMessage(m)
+		b, err := parseMessage(m)
 		if err == nil {
 			r.m.messages.Inc()
 			r.m.received.Add(float64(len(b.Events)))
@@ -82,8 +82,8 @@ var (
 	errFrames = errors.New("several frames without a batch header")
 )
 
-// ParseMessage tells a single event from a batch. It does not look at the events.
-func ParseMessage(m zmq.Msg) (Batch, error) {
+// parseMessage tells a single event from a batch. It does not look at the events.
+func parseMessage(m zmq.Msg) (Batch, error) {
 	switch {
 	case len(m) == 0 || len(m) == 1 && len(m[0]) == 0:
 		return Batch{}, errEmpty
@@ -105,15 +105,6 @@ func ParseMessage(m zmq.Msg) (Batch, error) {
 func isHeader(frame []byte) bool {
 	return len(frame) >= len(magic) && string(frame[:len(magic)]) == magic
 }
-
-// Idle reports that nothing waits for Recv and no producer is connected.
-func (r *Receiver) Idle() bool {
-	st := r.socket.Stats()
-	return st.Peers == 0 && st.Unread == 0
-}
-
-// Producers is the number of connected producers.
-func (r *Receiver) Producers() int { return r.socket.Stats().Peers }
 
 // Close stops taking in. What was received and not yet handed out is lost; the error says how
 // many messages that were.

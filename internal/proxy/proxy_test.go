@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -245,9 +246,7 @@ func BenchmarkForward(b *testing.B) {
 			m := newMetrics(prometheus.NewRegistry(), front, back)
 			go func() { ended <- subscriptions(ctx, back, front) }()
 			go func() { ended <- pump(ctx, front, back, m, quiet.New(nil, time.Second)) }()
-			_ = <-ended
-			_ = <-ended
-			return nil
+			return errors.Join(<-ended, <-ended)
 		},
 	} {
 		b.Run(name, func(b *testing.B) { benchmark(b, forward) })
@@ -284,7 +283,9 @@ func benchmark(b *testing.B, forward func(context.Context, *zmq.Socket, *zmq.Soc
 	}
 	b.StopTimer()
 	cancel()
-	_ = <-ended
+	if err := <-ended; err != nil && ctx.Err() == nil {
+		b.Error(err)
+	}
 	_ = front.Close(context.Background())
 	_ = back.Close(context.Background())
 }

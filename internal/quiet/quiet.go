@@ -1,5 +1,6 @@
 // Package quiet keeps a log readable while something goes wrong a thousand times a second: of
-// each kind of line it lets one through per interval and says on it how many it held back.
+// each kind of line it lets one through per interval and says on it how many it held back, and
+// of a dependency that is away it tells the beginning, the changes and the end.
 package quiet
 
 import (

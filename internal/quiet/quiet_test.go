@@ -2,11 +2,14 @@ package quiet
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"eventspine/internal/fault"
 )
 
 func TestOneLineOfAKindPerInterval(t *testing.T) {
@@ -37,5 +40,23 @@ func TestNoLogNoLine(t *testing.T) {
 	var zero Logger
 	if New(nil, time.Second).Warn("x") || zero.Warn("x") {
 		t.Error("wrote without a log")
+	}
+}
+
+func TestDependencyLogsChangesOnly(t *testing.T) {
+	away := fault.Errorf("redis", fault.Unavailable, "away")
+	var lines strings.Builder
+	d := NewDependency("redis", slog.New(slog.NewTextHandler(&lines, nil)))
+	if d.State() == nil {
+		t.Error("ready before it was ever reached")
+	}
+	for range 5 {
+		d.Failed(away)
+	}
+	d.Failed(errors.New("other"))
+	d.Fine()
+	d.Fine()
+	if n := strings.Count(lines.String(), "\n"); n != 3 || d.State() != nil {
+		t.Errorf("%d lines:\n%s", n, lines.String())
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/journal"
+	"eventspine/internal/quiet"
 	"eventspine/internal/retry"
 )
 
@@ -22,7 +23,7 @@ type store interface {
 type committer struct {
 	store   store
 	publish func(e *event.Event, s *journal.Stored)
-	redis   *dependency
+	redis   *quiet.Dependency
 	policy  retry.Policy
 	m       *metrics
 
@@ -36,7 +37,7 @@ type head struct {
 	at         time.Time
 }
 
-func newCommitter(s store, partitions int, publish func(*event.Event, *journal.Stored), redis *dependency, m *metrics) *committer {
+func newCommitter(s store, partitions int, publish func(*event.Event, *journal.Stored), redis *quiet.Dependency, m *metrics) *committer {
 	return &committer{store: s, publish: publish, redis: redis, m: m, heads: make([]head, partitions),
 		policy: retry.Policy{Min: 10 * time.Millisecond, Max: time.Second}}
 }
@@ -66,10 +67,10 @@ func (c *committer) forever(ctx context.Context, fn func(context.Context) error)
 		return err
 	}, func(err error, _ time.Duration) {
 		c.m.retries.Inc()
-		c.redis.failed(err)
+		c.redis.Failed(err)
 	})
 	if err == nil {
-		c.redis.fine()
+		c.redis.Fine()
 	}
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/journal"
+	"eventspine/internal/quiet"
 	"eventspine/internal/retry"
 )
 
@@ -117,7 +118,7 @@ func newBench(l store) *bench {
 	b.committer = newCommitter(l, partitions, func(e *event.Event, s *journal.Stored) {
 		b.published = append(b.published, e.ID)
 		b.byPart[s.Partition] = append(b.byPart[s.Partition], s.Seq)
-	}, newDependency("redis", slog.New(slog.DiscardHandler)), newMetrics(nil))
+	}, quiet.NewDependency("redis", slog.New(slog.DiscardHandler)), newMetrics(nil))
 	b.policy = retry.Policy{Min: time.Microsecond, Max: 10 * time.Microsecond}
 	return b
 }
@@ -181,8 +182,8 @@ func TestCommit(t *testing.T) {
 					t.Errorf("%s is %v, want %v", what, n[0], n[1])
 				}
 			}
-			if len(c.batch) > 0 && b.redis.state() != nil {
-				t.Errorf("redis counts as away: %v", b.redis.state())
+			if len(c.batch) > 0 && b.redis.State() != nil {
+				t.Errorf("redis counts as away: %v", b.redis.State())
 			}
 		})
 	}
@@ -214,8 +215,8 @@ func TestCommitGivesUpOnlyAtTheEnd(t *testing.T) {
 			if err := b.Commit(ctx, entriesOf("a", "b")); !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
 			}
-			if n := testutil.ToFloat64(b.m.abandoned); n != 2 || b.redis.state() == nil {
-				t.Errorf("%v abandoned, redis is %v", n, b.redis.state())
+			if n := testutil.ToFloat64(b.m.abandoned); n != 2 || b.redis.State() == nil {
+				t.Errorf("%v abandoned, redis is %v", n, b.redis.State())
 			}
 		})
 	}
@@ -293,22 +294,5 @@ func TestMarks(t *testing.T) {
 	}
 	if got := b.marks(time.Now().Add(time.Minute)); len(got) != 0 {
 		t.Errorf("marks of a quiet partition: %v", got)
-	}
-}
-
-func TestDependencyLogsChangesOnly(t *testing.T) {
-	var lines strings.Builder
-	d := newDependency("redis", slog.New(slog.NewTextHandler(&lines, nil)))
-	if d.state() == nil {
-		t.Error("ready before it was ever reached")
-	}
-	for range 5 {
-		d.failed(errAway)
-	}
-	d.failed(errors.New("other"))
-	d.fine()
-	d.fine()
-	if n := strings.Count(lines.String(), "\n"); n != 3 || d.state() != nil {
-		t.Errorf("%d lines:\n%s", n, lines.String())
 	}
 }

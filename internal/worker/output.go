@@ -5,14 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/fault"
+	"eventspine/internal/journal"
 	"eventspine/internal/telemetry"
 	"eventspine/internal/zmq"
-
-	"eventspine/internal/journal"
 )
 
 // outputs are all the ways out of the worker. They never wait.
@@ -38,7 +38,7 @@ func (o *outputs) publish(e *event.Event, s *journal.Stored) {
 	}
 	taken := max(o.clock()-e.Timestamp, 0)
 	o.m.latency.Observe(float64(taken) / 1000)
-	o.statsd.Latency(milliseconds(taken))
+	o.statsd.Latency(time.Duration(taken) * time.Millisecond)
 }
 
 // mark tells the subscribers of a partition its newest number, so that a lost tail is noticed.

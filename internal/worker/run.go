@@ -3,11 +3,11 @@ package worker
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"eventspine/internal/event"
@@ -19,22 +19,15 @@ import (
 	"eventspine/internal/profile"
 	"eventspine/internal/quiet"
 	"eventspine/internal/rdb"
-	"eventspine/internal/retry"
 	"eventspine/internal/rules"
 	"eventspine/internal/telemetry"
 	"eventspine/internal/zmq"
 )
 
 const (
-	drainTime = 8 * time.Second        // to commit what is in hand, at the end
-	closeTime = 2 * time.Second        // to send what is queued, after that
-	restTime  = 2 * time.Second        // to take in what producers sent before the end
-	idleTime  = 100 * time.Millisecond // without a message before producers count as silent
-	markEvery = time.Second
-	markFor   = time.Minute // after the last event of a partition
+	drainTime = 8 * time.Second // to commit what is in hand, at the end
+	closeTime = 2 * time.Second // to send what is queued, after that
 )
-
-func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // Deps are the bound sockets and opened clients that Run uses and closes.
 type Deps struct {
@@ -53,7 +46,7 @@ type Deps struct {
 	intake    *intake
 	processor *processor
 	committer *committer
-	redis     *dependency
+	redis     *quiet.Dependency
 	drain     time.Duration // for what is in hand at the end
 	m         *metrics
 }
@@ -93,8 +86,21 @@ func (d *Deps) open(ctx context.Context, c *Config) error {
 		return err
 	}
 	reg := telemetry.NewRegistry()
-	d.m, d.intake, d.redis = newMetrics(reg), newIntake(), newDependency("redis", c.Log)
+	d.m, d.intake, d.redis = newMetrics(reg), newIntake(), quiet.NewDependency("redis", c.Log)
 	d.m.waiting(reg, d.intake)
+	if err := d.openRedis(c, reg); err != nil {
+		return err
+	}
+	if err := d.openSockets(ctx, c, reg); err != nil {
+		return err
+	}
+	d.assemble(c, set)
+	d.health, err = health.Listen(ctx, &c.Common, reg)
+	return err
+}
+
+// openRedis makes the clients of Redis; none of them connects.
+func (d *Deps) openRedis(c *Config, reg prometheus.Registerer) error {
 	client, err := rdb.Open(c.RedisURL)
 	if err != nil {
 		return fault.E("REDIS_URL", fault.KindOf(err), err)
@@ -105,6 +111,11 @@ func (d *Deps) open(ctx context.Context, c *Config) error {
 	d.journal = journal.New(client, journal.Options{Partitions: c.Partitions, DedupeWindow: c.DedupeWindow, ReplayWindow: c.ReplayWindow,
 		ReplayMax: c.ReplayMax, JournalMax: c.JournalMax, JournalAge: c.JournalAge, Log: c.Log, Metrics: reg})
 	d.cache = profile.NewCache(profile.New(client), c.UserCache, c.UserTTL)
+	return nil
+}
+
+// openSockets binds and connects all but the health sockets.
+func (d *Deps) openSockets(ctx context.Context, c *Config, reg prometheus.Registerer) (err error) {
 	if d.statsd, err = telemetry.OpenStatsd(c.Statsd); err != nil {
 		return err
 	}
@@ -127,9 +138,7 @@ func (d *Deps) open(ctx context.Context, c *Config) error {
 		return fault.E("bind ZMQ_PROCESSING_BIND", fault.KindOf(err), err)
 	}
 	d.closers = append(d.closers, d.receiver.Close)
-	d.assemble(c, set)
-	d.health, err = health.Listen(ctx, &c.Common, reg)
-	return err
+	return nil
 }
 
 func loadRules(path string) (*rules.Set, error) {
@@ -190,7 +199,7 @@ func (d *Deps) close(ctx context.Context) error {
 func (d *Deps) checks() []health.Check {
 	return []health.Check{
 		{Name: "redis", Probe: func(ctx context.Context) error {
-			if err := d.redis.state(); err != nil {
+			if err := d.redis.State(); err != nil {
 				return err
 			}
 			return d.ping(ctx)
@@ -201,146 +210,5 @@ func (d *Deps) checks() []health.Check {
 			}
 			return nil
 		}},
-	}
-}
-
-// pipeline prepares Redis and then runs the stages until soft ends and all is drained.
-func (d *Deps) pipeline(soft, hard context.Context) error {
-	if err := d.prepare(soft); err != nil {
-		if soft.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	var g errgroup.Group
-	marking, stop := context.WithCancel(hard)
-	g.Go(func() error { defer d.intake.close(); return d.receive(soft, hard) })
-	g.Go(func() error { defer stop(); return d.work(hard) })
-	g.Go(func() error { d.mark(marking); return nil })
-	return g.Wait()
-}
-
-// prepare waits until Redis is there and fit to be used.
-func (d *Deps) prepare(ctx context.Context) error {
-	err := retry.Policy{Max: time.Second}.Forever(ctx, func(ctx context.Context) error {
-		if err := d.vet(ctx); err != nil {
-			return err
-		}
-		return d.journal.Ready(ctx)
-	}, func(err error, _ time.Duration) { d.redis.failed(err) })
-	if err == nil {
-		d.redis.fine()
-	}
-	return err
-}
-
-// receive moves events from producers to the intake until ctx ends, and then what they sent
-// before that.
-func (d *Deps) receive(ctx, hard context.Context) error {
-	err := d.intoIntake(ctx, hard, 0)
-	if ctx.Err() == nil {
-		return err
-	}
-	rest, cancel := context.WithTimeout(hard, restTime)
-	defer cancel()
-	if err := d.intoIntake(rest, hard, idleTime); err != nil && rest.Err() == nil {
-		return err
-	}
-	return nil
-}
-
-// intoIntake ends with ctx, or, when idle is given, after that time without a message.
-func (d *Deps) intoIntake(ctx, hard context.Context, idle time.Duration) error {
-	for {
-		b, err := d.recv(ctx, idle)
-		if err != nil {
-			if idle > 0 && errors.Is(err, context.DeadlineExceeded) {
-				return nil
-			}
-			return err
-		}
-		d.statsd.Received(len(b.Events))
-		events := d.processor.read(b)
-		if err := d.intake.put(hard, events); err != nil {
-			d.m.abandoned.Add(float64(len(events)))
-			return fault.Errorf("take in", fault.Unavailable, "%d events had no room before the end", len(events))
-		}
-	}
-}
-
-func (d *Deps) recv(ctx context.Context, idle time.Duration) (ingest.Batch, error) {
-	if idle > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, idle)
-		defer cancel()
-	}
-	return d.receiver.Recv(ctx)
-}
-
-// work commits batch after batch until the intake is closed and empty.
-func (d *Deps) work(ctx context.Context) error {
-	for {
-		events, err := d.intake.take(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err == nil {
-			d.m.batch.Observe(float64(len(events)))
-			err = d.batch(ctx, events)
-		}
-		if err != nil {
-			waiting := d.intake.len()
-			d.m.abandoned.Add(float64(waiting))
-			return fault.Errorf("drain", fault.Unavailable, "%d events in hand and %d waiting were not all stored before the end: %w",
-				len(events), waiting, err)
-		}
-	}
-}
-
-func (d *Deps) batch(ctx context.Context, events []event.Event) error {
-	var entries []journal.Entry
-	err := d.committer.forever(ctx, func(ctx context.Context) (err error) {
-		entries, err = d.processor.Process(ctx, events)
-		return err
-	})
-	if err != nil {
-		d.m.abandoned.Add(float64(len(events)))
-		return err
-	}
-	return d.committer.Commit(ctx, entries)
-}
-
-// mark publishes the heads of this worker's partitions every second.
-func (d *Deps) mark(ctx context.Context) {
-	tick := time.NewTicker(markEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			for _, m := range d.committer.marks(now.Add(-markFor)) {
-				d.out.mark(m)
-			}
-		}
-	}
-}
-
-// forget drops users from the cache when they change.
-func (d *Deps) forget(ctx context.Context) error {
-	for {
-		m, err := d.changes.Recv(ctx)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		id, err := event.DecodeUserID(strings.TrimPrefix(m.Topic, event.TopicUser))
-		if err != nil {
-			continue // nobody has such a user id
-		}
-		d.cache.Drop(id)
-		d.m.usersForgotten.Inc()
 	}
 }

@@ -61,7 +61,9 @@ func proxy(t testing.TB) (xsub, xpub string) {
 	go func() { ended <- zmq.Forward(ctx, front, back) }()
 	t.Cleanup(func() {
 		cancel()
-		_ = <-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 		_ = front.Close(context.Background())
 		_ = back.Close(context.Background())
 	})
