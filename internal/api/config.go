@@ -60,6 +60,7 @@ func (c *Config) Validate() []fault.Field {
 			wrong = append(wrong, fault.Field{Name: name, Reason: reason})
 		}
 	}
+	check(c.Addr != "", "API_ADDR", "must not be empty; give 127.0.0.1 or an address of this machine")
 	check(c.Port >= 0 && c.Port <= 65535, "PORT", "must be from 0 to 65535")
 	check(len(c.JWTSecret) >= auth.MinSecret, "JWT_SECRET", "must have at least "+strconv.Itoa(auth.MinSecret)+" bytes")
 	check(len(c.Workers) > 0, "ZMQ_PROCESSING_HOST", "must name at least one worker")

@@ -18,6 +18,7 @@ func TestValidateNamesEveryWrongSetting(t *testing.T) {
 		"nothing wrong":       {func(*Config) {}, ""},
 		"no secret":           {func(c *Config) { c.JWTSecret = "" }, "JWT_SECRET"},
 		"short secret":        {func(c *Config) { c.JWTSecret = "fifteen bytes!!" }, "JWT_SECRET"},
+		"no address":          {func(c *Config) { c.Addr = "" }, "API_ADDR"},
 		"port":                {func(c *Config) { c.Port = 65536 }, "PORT"},
 		"no workers":          {func(c *Config) { c.Workers = nil }, "ZMQ_PROCESSING_HOST"},
 		"no partitions":       {func(c *Config) { c.Partitions = 0 }, "PARTITIONS"},
@@ -72,7 +73,7 @@ func TestSettingsFromTheEnvironment(t *testing.T) {
 	if err != nil || c.Port != 3100 || len(c.Origins) != 2 || c.SendBytes != 1<<20 || len(c.Workers) != 2 {
 		t.Errorf("%+v, %v", c, err)
 	}
-	for _, wrong := range []string{"API_COLOUR=red", "PORT=x", "API_ADDR=0.0.0.0", "API_ADDR=::", "API_SEND_BYTES=lots"} {
+	for _, wrong := range []string{"API_COLOUR=red", "PORT=x", "API_ADDR=0.0.0.0", "API_ADDR=::", "API_SEND_BYTES=lots", "API_ADDR=", "API_ADDR=:3000"} {
 		c := DefaultConfig()
 		name, _, _ := strings.Cut(wrong, "=")
 		err := config.Load(&c, []string{"JWT_SECRET=" + secret, wrong}, "API_")
@@ -112,7 +113,7 @@ func TestOpenSaysWhichAddressIsTaken(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	for _, change := range []func(*Config){
 		func(c *Config) { c.Addr = l.Addr().String() },
-		func(c *Config) { c.Common.Metrics = l.Addr().String() },
+		func(c *Config) { c.Metrics = l.Addr().String() },
 		func(c *Config) { c.Health = "tcp://" + l.Addr().String() },
 	} {
 		c := anyPort()
@@ -127,7 +128,7 @@ func TestOpenSaysWhichAddressIsTaken(t *testing.T) {
 func anyPort() Config {
 	c := DefaultConfig()
 	c.JWTSecret = secret
-	c.Addr, c.Common.Metrics, c.Health = "127.0.0.1:0", "127.0.0.1:0", "tcp://127.0.0.1:0"
+	c.Addr, c.Metrics, c.Health = "127.0.0.1:0", "127.0.0.1:0", "tcp://127.0.0.1:0"
 	c.RedisURL = "redis://127.0.0.1:1"
 	c.ESHosts = []string{"http://127.0.0.1:1"}
 	c.Workers = []string{"tcp://127.0.0.1:1"}

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caarlos0/env/v11"
@@ -53,8 +56,15 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String writes the size as UnmarshalText reads it.
-func (b Bytes) String() string { return humanize.IBytes(uint64(b)) }
+// String writes the size as UnmarshalText reads it, without rounding.
+func (b Bytes) String() string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	n, unit := uint64(b), 0
+	for n != 0 && n%1024 == 0 && unit < len(units)-1 {
+		n, unit = n/1024, unit+1
+	}
+	return strconv.FormatUint(n, 10) + units[unit]
+}
 
 // Load overlays the environment on the defaults in cfg, which must be a pointer to a struct
 // with a Common in it, and checks the result. prefix, such as "WORKER_", is the service's own:
@@ -63,10 +73,12 @@ func (b Bytes) String() string { return humanize.IBytes(uint64(b)) }
 // NAME_FILE gives the setting NAME the content of that file.
 func Load(cfg Service, environ []string, prefix string) error {
 	vars := env.ToMap(environ)
+	delete(vars, "") // a nameless variable would be taken for the value of every field without a name
 	known := settings(reflect.ValueOf(cfg).Elem(), nil)
 	wrong := readFiles(vars, known)
 	wrong = append(wrong, unknown(vars, known, prefix)...)
 	wrong = append(wrong, parse(cfg, vars)...)
+	clearEmpty(reflect.ValueOf(cfg).Elem(), vars)
 	wrong = append(wrong, publicBinds(cfg, known)...)
 	if v, ok := cfg.(Validator); ok && len(wrong) == 0 {
 		wrong = append(wrong, v.Validate()...)
@@ -82,7 +94,10 @@ func parse(cfg Service, vars map[string]string) []fault.Field {
 	var wrong []fault.Field
 	err := env.ParseWithOptions(cfg, env.Options{Environment: vars})
 	var all env.AggregateError
-	if err == nil || !errors.As(err, &all) {
+	if !errors.As(err, &all) {
+		if err != nil {
+			wrong = append(wrong, fault.Field{Name: "environment", Reason: err.Error()})
+		}
 		return wrong
 	}
 	names := fieldNames(reflect.TypeOf(cfg).Elem())
@@ -96,6 +111,25 @@ func parse(cfg Service, vars map[string]string) []fault.Field {
 		}
 	}
 	return wrong
+}
+
+// clearEmpty empties the texts and lists whose variable is there and empty: METRICS_ADDR=
+// means none, not the default.
+func clearEmpty(v reflect.Value, vars map[string]string) {
+	for i := range v.NumField() {
+		f, field := v.Type().Field(i), v.Field(i)
+		if f.Anonymous {
+			clearEmpty(field, vars)
+			continue
+		}
+		name := f.Tag.Get("env")
+		if value, ok := vars[name]; name == "" || !ok || value != "" {
+			continue
+		}
+		if k := field.Kind(); k == reflect.String || k == reflect.Slice {
+			field.SetZero()
+		}
+	}
 }
 
 func cause(err error) error {
@@ -166,19 +200,27 @@ func publicBinds(cfg Service, _ []Setting) []fault.Field {
 	return wrong
 }
 
-func isPublic(addr string) bool {
-	if _, after, ok := strings.Cut(addr, "://"); ok {
-		addr = after
-	}
-	host, _, ok := cutLast(addr, ":")
-	return ok && (host == "" || host == "*" || host == "0.0.0.0" || host == "[::]")
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
+// isPublic reports whether one of the addresses, separated by commas, is every address of the
+// machine: 0.0.0.0, ::, * or no host at all, with or without a scheme and a port.
+func isPublic(addrs string) bool {
+	return slices.ContainsFunc(strings.Split(addrs, ","), func(addr string) bool {
+		addr = strings.TrimSpace(addr)
+		if scheme, after, ok := strings.Cut(addr, "://"); ok {
+			if scheme != "tcp" {
+				return false // ipc and inproc stay on this machine
+			}
+			addr = after
+		}
+		if addr == "" {
+			return false // none
+		}
+		host := strings.Trim(addr, "[]")
+		if h, _, err := net.SplitHostPort(addr); err == nil {
+			host = h
+		}
+		ip, err := netip.ParseAddr(host)
+		return host == "" || host == "*" || err == nil && ip.Unmap().IsUnspecified()
+	})
 }
 
 // Setting describes one setting, for `eventspine config` and the generated documentation.

@@ -38,6 +38,9 @@ func (k Kind) String() string {
 	return "internal"
 }
 
+// MarshalText gives encoders, a JSON log among them, the kind's name and not its number.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
 // Field names one wrong field of an input and says what to change.
 type Field struct {
 	Name   string `json:"field"`

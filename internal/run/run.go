@@ -40,8 +40,9 @@ func Main[C any, D any, P interface {
 	config.Service
 }](s Service[C, D]) {
 	ctx, stop := Signals(context.Background())
-	defer stop()
-	os.Exit(Exec[C, D, P](ctx, s, os.Environ(), os.Stdout, os.Stderr))
+	code := Exec[C, D, P](ctx, s, os.Environ(), os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
 }
 
 // Exec is Main without the process: it returns the exit code.
