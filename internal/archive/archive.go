@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/elastic/go-elasticsearch/v8"
+	"github.com/elastic/elastic-transport-go/v8/elastictransport"
 	"github.com/elastic/go-elasticsearch/v8/esapi"
 
 	"eventspine/internal/fault"
@@ -36,7 +36,7 @@ const maxBulk = 10_000_000
 // Archive is a client of Elasticsearch. Safe for concurrent use.
 type Archive struct {
 	o      Options
-	client *elasticsearch.Client
+	client esapi.Transport
 	idle   func()
 }
 
@@ -56,15 +56,36 @@ func New(o Options) (*Archive, error) {
 		IdleConnTimeout:       90 * time.Second,
 		ForceAttemptHTTP2:     true,
 	}
-	client, err := elasticsearch.NewClient(elasticsearch.Config{
-		Addresses:    o.URLs,
+	urls := make([]*url.URL, len(o.URLs))
+	for i, raw := range o.URLs {
+		u, err := url.Parse(raw)
+		if err != nil { // vet has parsed it before
+			return nil, fault.E("open archive", fault.Internal, err)
+		}
+		urls[i] = u
+	}
+	client, err := elastictransport.New(elastictransport.Config{
+		URLs:         urls,
 		Transport:    t,
 		DisableRetry: true, // what may be repeated is decided in this package
 	})
 	if err != nil {
 		return nil, fault.E("open archive", fault.Invalid, err)
 	}
-	return &Archive{o: o, client: client, idle: t.CloseIdleConnections}, nil
+	return &Archive{o: o, client: genuine{client}, idle: t.CloseIdleConnections}, nil
+}
+
+// genuine is go-elasticsearch's client without its 800 packages of typed requests: esapi above
+// Elastic's transport, with the same check of who answers.
+type genuine struct{ elastictransport.Interface }
+
+// Perform sends one request. A success that does not come from Elasticsearch is an error.
+func (g genuine) Perform(req *http.Request) (*http.Response, error) {
+	res, err := g.Interface.Perform(req)
+	if err != nil || res.StatusCode > 299 || res.Header.Get("X-Elastic-Product") == "Elasticsearch" {
+		return res, err
+	}
+	return nil, errors.Join(errors.New("the server that answers is not Elasticsearch"), res.Body.Close())
 }
 
 func withDefaults(o Options) Options {
