@@ -38,10 +38,10 @@ func (d *Deps) pipeline(soft, hard context.Context) error {
 
 // unlessEnded is err, or nil when the end of ctx explains it.
 func unlessEnded(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // prepare waits until Redis is there and fit to be used.
