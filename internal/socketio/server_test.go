@@ -356,7 +356,7 @@ func TestOneGETAndOnePOSTAtATime(t *testing.T) {
 }
 
 func TestStalledClientHindersNobody(t *testing.T) {
-	r := start(t, func(o *Options) { o.QueueBytes = 64 << 10 })
+	r := start(t, func(o *Options) { o.QueueBytes = 32 << 10 })
 	stalled := r.rawWS(t, "ana") // never reads
 	if err := stalled.(*net.TCPConn).SetReadBuffer(4096); err != nil {
 		t.Fatal(err)
@@ -367,15 +367,17 @@ func TestStalledClientHindersNobody(t *testing.T) {
 	}
 	r.connected(t, 51)
 	payload := []byte(`"` + strings.Repeat("x", 1<<10) + `"`)
-	const n = 300
+	const n = 160
 	var wg sync.WaitGroup
 	took := make([]time.Duration, len(live))
 	pace := make(chan struct{}, 8) // the live ones keep up: one of them says when it is through
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	for i, c := range live {
 		wg.Go(func() {
 			began := time.Now()
 			for range n {
-				if _, _, err := c.Recv(short(t)); err != nil {
+				if _, _, err := c.Recv(ctx); err != nil {
 					t.Errorf("client %d: %v", i, err)
 					return
 				}
@@ -387,7 +389,7 @@ func TestStalledClientHindersNobody(t *testing.T) {
 		})
 	}
 	slowest := time.Duration(0)
-	for range n { // 300 KiB in all, more than the stalled one's buffers hold
+	for range n { // 160 KiB in all, more than the stalled one's buffers hold
 		pace <- struct{}{}
 		began := time.Now()
 		r.hub.ToUser("ana", "status", payload)

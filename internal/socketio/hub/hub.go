@@ -59,14 +59,14 @@ func (h *Hub) Reserve(user string) (release func(), err error) {
 	s := h.shard(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case h.count.Load() >= int64(h.total):
-		return nil, fault.Errorf("", fault.Overloaded, "this bridge holds all the connections it may")
-	case s.reserved[user] >= h.perUser:
+	if s.reserved[user] >= h.perUser {
 		return nil, fault.Errorf("", fault.Overloaded, "this user has %d connections already", h.perUser)
 	}
+	if h.count.Add(1) > int64(h.total) {
+		h.count.Add(-1)
+		return nil, fault.Errorf("", fault.Overloaded, "this bridge holds all the connections it may")
+	}
 	s.reserved[user]++
-	h.count.Add(1)
 	return sync.OnceFunc(func() { h.unreserve(user) }), nil
 }
 
