@@ -56,7 +56,7 @@ func (b *builder) add(place int, e *event.Event) error {
 		return errors.New("the event has no id or no timestamp")
 	}
 	raw := bytes.TrimSpace(e.Raw)
-	if bytes.ContainsAny(raw, "\n\r") { // a line break ends the document there
+	if bytes.IndexByte(raw, '\n') >= 0 || bytes.IndexByte(raw, '\r') >= 0 { // a line break ends the document there
 		v := jsontext.Value(bytes.Clone(raw))
 		if err := v.Compact(); err != nil {
 			return notJSON(err)

@@ -24,13 +24,17 @@ const (
 func appendWords(dst []byte, s []byte, limit int) []byte {
 	start, runes := len(dst), 0 // of the word being written; runes is 0 between words
 	for len(s) > 0 {
-		r, n := utf8.DecodeRune(s)
+		r, n := rune(s[0]), 1
+		if r >= utf8.RuneSelf {
+			r, n = utf8.DecodeRune(s)
+		}
 		s = s[n:]
+		alone := r >= 0x2E80 && unicode.In(r, unicode.Han, unicode.Hiragana)
 		switch {
 		case !isWord(r, runes > 0):
 			runes = 0
 			continue
-		case runes == 0 || isAlone(r):
+		case runes == 0 || alone:
 			start, runes = len(dst), 0
 			if start > 0 {
 				dst = append(dst, ' ')
@@ -42,7 +46,7 @@ func appendWords(dst []byte, s []byte, limit int) []byte {
 		if len(dst) > limit {
 			return dst[:start]
 		}
-		if isAlone(r) {
+		if alone {
 			runes = 0
 		}
 	}
@@ -64,10 +68,6 @@ func isWord(r rune, inside bool) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 	}
 	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || inside && unicode.IsMark(r))
-}
-
-func isAlone(r rune) bool {
-	return r >= 0x2E80 && unicode.In(r, unicode.Han, unicode.Hiragana)
 }
 
 // simpleQuery rewrites what a user typed as a simple_query_string of nothing but words,
