@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"strings"
+	"sync"
 
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
@@ -62,30 +63,40 @@ type place struct {
 	seq       uint64
 }
 
-// recent remembers the last places. It is no high mark: two workers may interleave, and an
-// event that comes late is still new.
+// recent remembers the last places and the order they came in. It is no high mark: two workers
+// may interleave, and an event that comes late is still new. Safe for concurrent use.
 type recent struct {
-	seen map[place]struct{}
-	ring []place
-	next int
+	mu    sync.Mutex
+	seen  map[place]uint64 // the how-manieth it was
+	ring  []place
+	count uint64
 }
 
 func newRecent(n int) *recent {
-	return &recent{seen: make(map[place]struct{}, n), ring: make([]place, 0, n)}
+	return &recent{seen: make(map[place]uint64, n), ring: make([]place, n)}
 }
 
 // add reports whether p was not among the last places, and remembers it.
 func (r *recent) add(p place) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if _, ok := r.seen[p]; ok {
 		return false
 	}
-	r.seen[p] = struct{}{}
-	if len(r.ring) < cap(r.ring) {
-		r.ring = append(r.ring, p)
-		return true
+	slot := r.count % uint64(len(r.ring))
+	if r.count >= uint64(len(r.ring)) {
+		delete(r.seen, r.ring[slot])
 	}
-	delete(r.seen, r.ring[r.next])
-	r.ring[r.next] = p
-	r.next = (r.next + 1) % len(r.ring)
+	r.ring[slot], r.seen[p] = p, r.count
+	r.count++
 	return true
+}
+
+// before reports whether both places are remembered and p came before q.
+func (r *recent) before(p, q place) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first, ok := r.seen[p]
+	second, known := r.seen[q]
+	return ok && known && first < second
 }

@@ -86,8 +86,11 @@ func TestRecent(t *testing.T) {
 			if want {
 				added = append(added, p)
 			}
-			if len(r.seen) > n || len(r.ring) > n {
-				t.Fatalf("%d and %d remembered of %d", len(r.seen), len(r.ring), n)
+			if last := added[len(added)-1]; len(added) > 1 && r.before(last, added[len(added)-2]) {
+				t.Fatalf("%v came before the one before it in %v", last, added)
+			}
+			if len(r.seen) > n {
+				t.Fatalf("%d remembered of %d", len(r.seen), n)
 			}
 		}
 	})

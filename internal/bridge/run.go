@@ -81,8 +81,9 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 		return nil, err
 	}
 	quieter := quiet.New(log, time.Second)
-	d.deliverer = &deliverer{users: d.hub, recent: newRecent(recentEvents), m: m, log: quieter}
-	s := &syncer{journal: d.journal, partitions: c.Partitions, window: c.ReplayWindow, limit: c.ReplayMax, now: time.Now, m: m, log: quieter}
+	delivered := newRecent(recentEvents)
+	d.deliverer = &deliverer{users: d.hub, recent: delivered, m: m, log: quieter}
+	s := &syncer{journal: d.journal, recent: delivered, partitions: c.Partitions, window: c.ReplayWindow, limit: c.ReplayMax, now: time.Now, m: m, log: quieter}
 	if d.sockets, err = d.openSockets(c, s, reg); err != nil {
 		return nil, err
 	}

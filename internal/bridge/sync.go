@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,6 +29,7 @@ type replayer interface {
 // syncer answers the syncs of clients. Safe for concurrent use.
 type syncer struct {
 	journal    replayer
+	recent     *recent // what this bridge delivered
 	partitions int
 	window     time.Duration
 	limit      int // events of one set in one answer
@@ -126,12 +128,15 @@ func (s *syncer) read(ctx context.Context, user string, from since) (own, all se
 type start struct {
 	after uint64
 	from  int64 // when not 0: only what was processed at this time or later, milliseconds
+	seen  place // with from: and not what this bridge delivered before that event
 	lost  bool  // the position could not be found: everything, and not complete
 }
 
 // locate turns the client's position into one for each set. The two sets are numbered apart:
 // a plain number says exactly where in its own set the client was, and for the other set the
-// event itself is looked up, and its time taken. A repeat is better than a hole there.
+// event itself is looked up, and its time taken, less some slack: a repeat is better than a hole.
+// What this bridge delivered before that event is left out, so that there are repeats only where
+// it does not know, after a restart or a long time.
 func (s *syncer) locate(ctx context.Context, user string, from since) (pos struct{ user, all start }, err error) {
 	pOwn, pAll := event.Partition(user, "", s.partitions), event.Partition(event.Everybody, "", s.partitions)
 	switch {
@@ -152,9 +157,9 @@ func (s *syncer) locate(ctx context.Context, user string, from since) (pos struc
 	}
 	switch {
 	case own != nil && all == nil:
-		pos.user.after, pos.all.from = from.seq, own.at-slack.Milliseconds()
+		pos.user.after, pos.all.from, pos.all.seen = from.seq, own.at-slack.Milliseconds(), place{pOwn, from.seq}
 	case own == nil && all != nil:
-		pos.user.from, pos.all.after = all.at-slack.Milliseconds(), from.seq
+		pos.user.from, pos.user.seen, pos.all.after = all.at-slack.Milliseconds(), place{pAll, from.seq}, from.seq
 	case own != nil: // both have an event of this number
 		at := min(own.at, all.at) - slack.Milliseconds()
 		pos.user.from, pos.all.from = at, at
@@ -188,6 +193,8 @@ func (s *syncer) readSet(ctx context.Context, user string, at start) (set, error
 	}
 	if at.from != 0 {
 		out.trim(at.from, s.now().Add(-s.window).UnixMilli(), s.limit)
+		p := event.Partition(user, "", s.partitions)
+		out.items = slices.DeleteFunc(out.items, func(it item) bool { return s.recent.before(place{p, it.seq}, at.seen) })
 	}
 	return out, nil
 }

@@ -94,7 +94,7 @@ func (j *fakeJournal) Lookup(_ context.Context, p int, seqs []uint64) ([]journal
 const noon = int64(1_700_000_000_000)
 
 func newSyncer(j replayer) *syncer {
-	return &syncer{journal: j, partitions: 16, window: 5 * time.Minute, limit: 1000,
+	return &syncer{journal: j, recent: newRecent(100), partitions: 16, window: 5 * time.Minute, limit: 1000,
 		now: func() time.Time { return time.UnixMilli(noon + 60_000) }, m: freshMetrics(), log: quiet.New(nil, time.Second)}
 }
 
@@ -173,6 +173,28 @@ func TestSyncGoesOnFromLast(t *testing.T) {
 	}
 	if strings.Join(got, " ") != "ana-1001 *-11 ana-1002 *-12 ana-1005" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// TestPlainNumberDoesNotRepeatWhatWasDelivered: the bridge knows in what order it delivered.
+func TestPlainNumberDoesNotRepeatWhatWasDelivered(t *testing.T) {
+	j := &fakeJournal{epoch: 1, sets: map[string][][]byte{
+		"ana": {stored("ana", "status", 1001, noon+100), stored("ana", "status", 1002, noon+400)},
+		"*":   {stored("*", "alert", 11, noon), stored("*", "alert", 12, noon+200), stored("*", "alert", 13, noon+300)},
+	}}
+	s := newSyncer(j)
+	if ids, _ := ask(t, s, "ana", `1001`); ids != "*-11 *-12 *-13 ana-1002" {
+		t.Errorf("after a restart: %s", ids)
+	}
+	own, all := event.Partition("ana", "", 16), event.Partition("*", "", 16)
+	for _, p := range []place{{all, 11}, {all, 12}, {own, 1001}, {own, 1002}, {all, 13}} { // 12 overtook 1001
+		s.recent.add(p)
+	}
+	if ids, in := ask(t, s, "ana", `1001`); ids != "*-13 ana-1002" || !in.Complete {
+		t.Errorf("since the user's: %s %+v", ids, in)
+	}
+	if ids, in := ask(t, s, "ana", `12`); ids != "ana-1001 *-13 ana-1002" || !in.Complete {
+		t.Errorf("since a broadcast: %s %+v", ids, in)
 	}
 }
 
