@@ -60,9 +60,7 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 	}
 	d := &Deps{}
 	if err := d.open(ctx, c); err != nil {
-		closing, cancel := context.WithCancel(context.Background())
-		cancel() // nothing was sent yet
-		return nil, errors.Join(err, d.close(closing))
+		return nil, errors.Join(err, d.abandon())
 	}
 	return d, nil
 }
@@ -175,7 +173,7 @@ func (d *Deps) checks() []health.Check {
 }
 
 // close ends the clients, the data path first: what is queued for the workers goes out for as
-// long as ctx lasts. It also closes what Run never served.
+// long as ctx lasts. The sockets that Run serves are closed by those who serve them.
 func (d *Deps) close(ctx context.Context) error {
 	var errs []error
 	if d.sender != nil {
@@ -190,14 +188,18 @@ func (d *Deps) close(ctx context.Context) error {
 	if d.archive != nil {
 		d.archive.Close()
 	}
-	errs = append(errs, d.statsd.Close())
+	return errors.Join(append(errs, d.statsd.Close())...)
+}
+
+// abandon closes what a failed Open has made. The listener is not among it: it comes last.
+func (d *Deps) abandon() error {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel() // nothing was sent yet
+	err := d.close(ended)
 	if d.health != nil {
-		_ = d.health.Close() // Run has closed it already
+		err = errors.Join(err, d.health.Close())
 	}
-	if d.listener != nil {
-		_ = d.listener.Close() // Run has closed it already
-	}
-	return errors.Join(errs...)
+	return err
 }
 
 func logger(c Config) *slog.Logger {
