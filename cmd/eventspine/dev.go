@@ -35,7 +35,7 @@ func devCommand() *cobra.Command {
 			return d.run(c.Context())
 		},
 	}
-	c.Flags().StringVar(&d.dir, "dir", ".eventspine", "where the index, the log and the secret are kept")
+	c.Flags().StringVar(&d.dir, "dir", defaultDir, "where the index, the log and the secret are kept")
 	c.Flags().BoolVar(&d.anyPort, "any-port", false, "use free ports instead of the documented ones")
 	return c
 }
@@ -114,7 +114,7 @@ func (d *dev) servers(ctx context.Context, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		d.redis, d.closers = r.URL(), append(d.closers, r.Close)
+		d.redis, d.closers = r.URL(), append(d.closers, func() error { r.Close(); return nil })
 	}
 	if d.es == "" {
 		e, err := embeddedsearch.Start(ctx, embeddedsearch.Options{Dir: filepath.Join(d.dir, "index"), Log: log})
@@ -140,9 +140,9 @@ func (d *dev) announce(s *suite.Suite, secret string, took time.Duration) error 
 	if err != nil {
 		return err
 	}
-	me := invocation()
-	if d.dir != ".eventspine" {
-		me = fmt.Sprintf("%s --dir %s", me, d.dir)
+	me, where := invocation(), ""
+	if d.dir != defaultDir {
+		where = " --dir " + d.dir
 	}
 	_, err = fmt.Fprintf(d.out, `eventspine dev: ready after %d ms, data and log in %s
 
@@ -159,13 +159,13 @@ A token for the user dev with the scopes emit and admin, good for 24 hours:
 
 Three commands to try in another terminal, in this directory:
 
-  $ %s tail --user dev
-  $ %s emit --type notification.hello --user dev --data '{"text":"hello"}'
-  $ %s search hello
+  $ %[12]s tail --user dev%[13]s
+  $ %[12]s emit --type notification.hello --user dev --data '{"text":"hello"}'%[13]s
+  $ %[12]s search hello%[13]s
 
 Ctrl-C ends it.
 `, took.Milliseconds(), d.dir, s.API, s.API, s.Bridge, s.Worker, s.XPub, s.XSub,
-		d.origin("REDIS_URL", d.redis), d.origin("ES_HOST", d.es), token, me, me, me)
+		d.origin("REDIS_URL", d.redis), d.origin("ES_HOST", d.es), token, me, where)
 	return err
 }
 

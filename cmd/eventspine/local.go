@@ -26,7 +26,10 @@ type local struct {
 	Secret string `json:"secret"`
 }
 
-const localFile = "dev.json"
+const (
+	defaultDir = ".eventspine"
+	localFile  = "dev.json"
+)
 
 func (l local) save(dir string) error {
 	b, err := json.MarshalIndent(l, "", "  ")
@@ -65,7 +68,7 @@ func (t *target) flags(c *cobra.Command) {
 }
 
 func dirFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "dir", ".eventspine", "data directory of `eventspine dev`")
+	c.Flags().StringVar(dir, "dir", defaultDir, "data directory of `eventspine dev`")
 }
 
 // fill completes what no flag gave: from a running `eventspine dev`, then from the defaults.

@@ -70,7 +70,7 @@ func New(o Options) (*Archive, error) {
 		DisableRetry: true, // what may be repeated is decided in this package
 	})
 	if err != nil {
-		return nil, fault.E("open archive", fault.Invalid, err)
+		return nil, fault.E("ES_HOST", fault.Invalid, err)
 	}
 	return &Archive{o: o, client: genuine{client}, idle: t.CloseIdleConnections}, nil
 }
@@ -118,7 +118,7 @@ func withDefaults(o Options) Options {
 }
 
 func vet(o Options) error {
-	const op = "open archive"
+	const op = "ES_HOST"
 	for _, raw := range o.URLs {
 		u, err := url.Parse(raw)
 		if err != nil { // the error text may hold a password

@@ -36,7 +36,7 @@ func Open(rawURL string) (redis.UniversalClient, error) {
 	}
 	opt, err := redis.ParseURL(first)
 	if err != nil {
-		return nil, fault.Errorf("open redis", fault.Invalid, "%s", scrub(err.Error(), first))
+		return nil, fault.Errorf("REDIS_URL", fault.Invalid, "%s", scrub(err.Error(), first))
 	}
 	tune(opt)
 	redis.SetLogger(&logging.VoidLogger{}) // it writes to stderr; whatever it says also comes as an error
@@ -44,14 +44,14 @@ func Open(rawURL string) (redis.UniversalClient, error) {
 		return redis.NewClient(opt), nil
 	}
 	if opt.DB != 0 {
-		return nil, fault.Errorf("open redis", fault.Invalid, "a Redis Cluster has only database 0, not %d", opt.DB)
+		return nil, fault.Errorf("REDIS_URL", fault.Invalid, "a Redis Cluster has only database 0, not %d", opt.DB)
 	}
 	return redis.NewClusterClient(clusterOptions(opt, hosts)), nil
 }
 
 // split returns the URL with its first host only, and all hosts with their ports.
 func split(rawURL string) (first string, hosts []string, err error) {
-	const op = "open redis"
+	const op = "REDIS_URL"
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(rawURL), "://")
 	if !ok || (scheme != "redis" && scheme != "rediss") {
 		return "", nil, fault.Errorf(op, fault.Invalid, "the URL must begin with redis:// or rediss://")

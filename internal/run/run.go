@@ -59,24 +59,21 @@ func Exec[C any, D any, P interface {
 	}
 	base := cfg.Base()
 	base.Log = Logger(stdout, s.Name, base)
-	if err := serve(ctx, s, base.Log); err != nil {
-		return Code(err)
-	}
-	return ExitOK
-}
-
-func serve[C any, D any](ctx context.Context, s Service[C, D], log *slog.Logger) error {
 	deps, err := s.Open(ctx, s.Config)
+	if fault.KindOf(err) == fault.Invalid && err != nil {
+		_, _ = fmt.Fprintf(stderr, "eventspine %s: %v\n", s.Name, err)
+		return ExitUsage
+	}
 	if err == nil {
-		log.Info("started")
+		base.Log.Info("started")
 		err = s.Run(ctx, s.Config, deps)
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
-		log.Error("failed", "error", err, "kind", fault.KindOf(err))
-		return err
+		base.Log.Error("failed", "error", err, "kind", fault.KindOf(err))
+		return Code(err)
 	}
-	log.Info("stopped")
-	return nil
+	base.Log.Info("stopped")
+	return ExitOK
 }
 
 // Logger is the JSON logger of a service.

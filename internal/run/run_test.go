@@ -66,7 +66,7 @@ func TestExecExitCodes(t *testing.T) {
 		"cancelled":           {service(nil, context.Canceled), nil, ExitOK, "stopped", ""},
 		"failed":              {service(nil, failed), nil, ExitFailure, `"error":"it broke"`, ""},
 		"failed to open":      {service(fault.Errorf("bind", fault.Unavailable, "taken"), nil), nil, ExitFailure, `"kind":"unavailable"`, ""},
-		"wrong in Open":       {service(fault.BadFields("open", fault.Field{Name: "PORT", Reason: "is odd"}), nil), nil, ExitUsage, "PORT is odd", ""},
+		"wrong in Open":       {service(fault.BadFields("open", fault.Field{Name: "PORT", Reason: "is odd"}), nil), nil, ExitUsage, "", "PORT is odd"},
 		"wrong value":         {service(nil, nil), []string{"PORT=x"}, ExitUsage, "", "eventspine demo: PORT cannot be"},
 		"unknown setting":     {service(nil, nil), []string{"DEMO_X=1"}, ExitUsage, "", "eventspine demo: DEMO_X is not a setting"},
 		"two wrong, two rows": {service(nil, nil), []string{"DEMO_X=1", "PORT=x"}, ExitUsage, "", "\neventspine demo: PORT"},

@@ -135,7 +135,7 @@ func (s *Suite) open(ctx context.Context, c Config) error {
 	s.API = a.Addr()
 	s.stages = append([]stage{{"api", func(ctx context.Context) error { return api.Run(ctx, c.API, a) }}}, s.stages...)
 
-	c.Indexer.XPub, c.Bridge.XPub = xpub, xpub
+	c.Indexer.Proxies, c.Bridge.XPub = xpub, xpub
 	i, err := indexer.Open(ctx, c.Indexer)
 	if err != nil {
 		return fmt.Errorf("indexer: %w", err)

@@ -59,7 +59,7 @@ func TestGarbageOnTheWire(t *testing.T) {
 			})
 		}
 	}
-	metrics := metric(t, s.Ready["worker-1"], "eventspine_worker_malformed_total") + metric(t, s.Ready["worker-1"], "eventspine_ingest_malformed_total")
+	metrics := metric(t, s.Ready["worker-1"], "eventspine_worker_malformed_events_total") + metric(t, s.Ready["worker-1"], "eventspine_ingest_bad_messages_total")
 	if metrics < 3 {
 		t.Errorf("the worker counted %v malformed events, want at least 3", metrics)
 	}

@@ -128,7 +128,7 @@ func (s *System) servers(ctx context.Context, o Options) error {
 		if err != nil {
 			return err
 		}
-		s.Redis, s.closers = r.URL(), append(s.closers, r.Close)
+		s.Redis, s.closers = r.URL(), append(s.closers, func() error { r.Close(); return nil })
 	}
 	if s.ES == "" {
 		e, err := embeddedsearch.Start(ctx, embeddedsearch.Options{Dir: filepath.Join(o.Dir, "index")})
