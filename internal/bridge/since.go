@@ -73,7 +73,7 @@ func into(n *uint64) func(jsontext.Value) error {
 
 func number(v []byte) (uint64, error) {
 	n, err := strconv.ParseUint(string(v), 10, 53)
-	if err != nil {
+	if err != nil || len(v) > 1 && v[0] == '0' { // 007 is no JSON
 		return 0, errSince
 	}
 	return n, nil

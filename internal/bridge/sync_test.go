@@ -40,7 +40,7 @@ func TestParseSince(t *testing.T) {
 }
 
 func FuzzParseSince(f *testing.F) {
-	for _, s := range []string{`1`, `{"user":1,"all":2,"epoch":3}`, `{"epoch":{"user":3,"all":4}}`, `null`, `-0`, `{"user":1e1}`} {
+	for _, s := range []string{`1`, `{"user":1,"all":2,"epoch":3}`, `{"epoch":{"user":3,"all":4}}`, `null`, `-0`, `00`, `{"user":1e1}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
