@@ -64,11 +64,11 @@ func New(o Options) (*Archive, error) {
 		}
 		urls[i] = u
 	}
-	client, err := elastictransport.New(elastictransport.Config{
-		URLs:         urls,
-		Transport:    t,
-		DisableRetry: true, // what may be repeated is decided in this package
-	})
+	client, err := elastictransport.NewClient(
+		elastictransport.WithURLs(urls...),
+		elastictransport.WithTransport(t),
+		elastictransport.WithDisableRetry(), // what may be repeated is decided in this package
+	)
 	if err != nil {
 		return nil, fault.E("ES_HOST", fault.Invalid, err)
 	}

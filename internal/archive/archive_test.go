@@ -286,7 +286,7 @@ func TestKindsOfOtherCalls(t *testing.T) {
 	if _, err := a.Count(t.Context(), Query{AnyUser: true}); fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("a count of some shards: %v", err)
 	}
-	strange := httptest.NewServer(http.HandlerFunc(status(200, `{}`))) // no X-Elastic-Product
+	strange := httptest.NewServer(status(200, `{}`)) // no X-Elastic-Product
 	defer strange.Close()
 	a, err := New(Options{URLs: []string{strange.URL}})
 	must(t, err)

@@ -136,7 +136,7 @@ func (s *scanner) event(raw []byte, e *event.Event) error {
 		return err
 	}
 	for s.dec.PeekKind() != '}' {
-		if err := s.member(raw); err != nil {
+		if err := s.member(); err != nil {
 			return err
 		}
 	}
@@ -152,7 +152,7 @@ func (s *scanner) event(raw []byte, e *event.Event) error {
 }
 
 // member scans one member of the event itself.
-func (s *scanner) member(raw []byte) error {
+func (s *scanner) member() error {
 	quoted, err := s.dec.ReadValue()
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ build() {
 		work=$(mktemp -d)
 		trap 'rm -rf "$work"' EXIT
 		cp "$here/pom.xml" "$work/"
-		mvn -q -B -Dstyle.color=never -f "$work/pom.xml" process-resources
+		mvn -q -B -f "$work/pom.xml" process-resources >"$work/log" 2>&1 || { cat "$work/log" >&2 && exit 1; }
 		dist=$work/target/dist/elasticsearch-$version
 		plugin=$dist/modules/eventspine-root
 		mkdir -p "$plugin" "$work/classes"

@@ -67,7 +67,7 @@ func newFixture(t *testing.T, url string) *fixture {
 		for day := range f.days {
 			_ = f.DeleteIndex(ctx, day) // the test may have deleted it
 		}
-		f.do(t, ctx, http.MethodDelete, "/_index_template/"+f.name)
+		f.do(ctx, t, http.MethodDelete, "/_index_template/"+f.name)
 		f.Close()
 	})
 	return f
@@ -81,7 +81,7 @@ func must(t *testing.T, err error) {
 }
 
 // do sends a plain request, for what archive has no call for.
-func (f *fixture) do(t *testing.T, ctx context.Context, method, path string) []byte {
+func (f *fixture) do(ctx context.Context, t *testing.T, method, path string) []byte {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, f.url+path, nil)
 	must(t, err)
@@ -193,7 +193,7 @@ func (f *fixture) same(t *testing.T, events []event.Event) {
 // mapping is the mapping of one index.
 func (f *fixture) mapping(t *testing.T, index string) string {
 	t.Helper()
-	return string(f.do(t, t.Context(), http.MethodGet, "/"+index+"/_mapping"))
+	return string(f.do(t.Context(), t, http.MethodGet, "/"+index+"/_mapping"))
 }
 
 // RealInput is the path of testdata/github-webhooks.ndjson, found from any package's folder.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -334,7 +335,7 @@ func FuzzBulk(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		ops, err := parseBulk(body)
 		if err != nil {
-			if _, ok := err.(*refusal); !ok {
+			if ref := new(refusal); !errors.As(err, &ref) {
 				t.Errorf("an error Elasticsearch does not have: %v", err)
 			}
 			return
