@@ -20,8 +20,8 @@ func TestSmallRun(t *testing.T) {
 		t.Fatalf("exit code %d\n%s", code, out.String())
 	}
 	var r result
-	text := out.String()
-	if err := json.Unmarshal([]byte(text[strings.Index(text, "{"):]), &r); err != nil {
+	_, figures, _ := strings.Cut(out.String(), "{")
+	if err := json.Unmarshal([]byte("{"+figures), &r); err != nil {
 		t.Fatal(err)
 	}
 	if r.Steady.Received != 100 || r.Burst.Received != 300 || r.Steady.P99 <= 0 {

@@ -81,29 +81,21 @@ func (e *emitter) sendOne(ctx context.Context, typ, user, id, data string) error
 		}
 		body = append(append(body, `,"data":`...), data...)
 	}
-	answer, text, err := e.post(ctx, "/api/events", "application/json", append(body, '}'))
+	a, err := e.post(ctx, "/api/events", "application/json", append(body, '}'))
 	if err != nil {
 		return err
 	}
-	if answer.StatusCode/100 != 2 {
-		return refusal(answer, text)
+	if a.status/100 != 2 {
+		return a.refusal()
 	}
-	_, err = fmt.Fprintf(e.out, "%s\n", bytes.TrimSpace(text))
+	_, err = fmt.Fprintf(e.out, "%s\n", bytes.TrimSpace(a.body))
 	return err
 }
 
-func refusal(answer *http.Response, text []byte) error {
-	kind := fault.Invalid
-	if answer.StatusCode >= 500 {
-		kind = fault.Unavailable
-	}
-	return fault.Errorf("", kind, "%s: %s", answer.Status, bytes.TrimSpace(text))
-}
-
-func (e *emitter) post(ctx context.Context, path, contentType string, body []byte) (*http.Response, []byte, error) {
+func (e *emitter) post(ctx context.Context, path, contentType string, body []byte) (*answer, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, e.target.api+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, nil, usage(err)
+		return nil, usage(err)
 	}
 	r.Header.Set("Content-Type", contentType)
 	return e.target.request(r)
@@ -220,16 +212,16 @@ func (e *emitter) sendBatch(ctx context.Context, batch []line) error {
 		for i, l := range batch {
 			texts[i] = l.text
 		}
-		answer, text, err := e.post(ctx, "/api/events/batch", "application/x-ndjson", bytes.Join(texts, []byte("\n")))
+		a, err := e.post(ctx, "/api/events/batch", "application/x-ndjson", bytes.Join(texts, []byte("\n")))
 		if err != nil {
 			return err
 		}
-		again, err := e.sort(batch, answer, text)
+		again, err := e.sort(batch, a)
 		if err != nil {
 			return err
 		}
 		if batch = again; len(batch) > 0 {
-			if err := wait(ctx, retryAfter(answer)); err != nil {
+			if err := wait(ctx, retryAfter(a)); err != nil {
 				return err
 			}
 		}
@@ -238,8 +230,8 @@ func (e *emitter) sendBatch(ctx context.Context, batch []line) error {
 }
 
 // sort counts the answers of a batch and returns the lines to send again.
-func (e *emitter) sort(batch []line, answer *http.Response, text []byte) (again []line, err error) {
-	if answer.StatusCode == http.StatusServiceUnavailable || answer.StatusCode == http.StatusTooManyRequests {
+func (e *emitter) sort(batch []line, a *answer) (again []line, err error) {
+	if a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests {
 		return batch, nil
 	}
 	var body struct {
@@ -248,8 +240,8 @@ func (e *emitter) sort(batch []line, answer *http.Response, text []byte) (again 
 			Error  json.RawMessage `json:"error"`
 		} `json:"results"`
 	}
-	if err := json.Unmarshal(text, &body); err != nil || answer.StatusCode/100 != 2 || len(body.Results) != len(batch) {
-		return nil, refusal(answer, text)
+	if err := json.Unmarshal(a.body, &body); err != nil || a.status/100 != 2 || len(body.Results) != len(batch) {
+		return nil, a.refusal()
 	}
 	for i, r := range body.Results {
 		switch {
@@ -265,8 +257,8 @@ func (e *emitter) sort(batch []line, answer *http.Response, text []byte) (again 
 	return again, nil
 }
 
-func retryAfter(answer *http.Response) time.Duration {
-	if s, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && s >= 0 && s < 60 {
+func retryAfter(a *answer) time.Duration {
+	if s, err := strconv.Atoi(a.header.Get("Retry-After")); err == nil && s >= 0 && s < 60 {
 		return time.Duration(s) * time.Second
 	}
 	return 200 * time.Millisecond

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -92,17 +93,36 @@ func (t *target) fill(user string, scopes ...string) error {
 	return err
 }
 
-// request sends one authorised request to the API and returns the status and the body.
-func (t *target) request(r *http.Request) (*http.Response, []byte, error) {
+// answer is what the API said.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// refusal is the answer as an error: the caller's mistake below 500, the system's above.
+func (a *answer) refusal() error {
+	kind := fault.Invalid
+	if a.status >= http.StatusInternalServerError {
+		kind = fault.Unavailable
+	}
+	return fault.Errorf("", kind, "%d %s: %s", a.status, http.StatusText(a.status), bytes.TrimSpace(a.body))
+}
+
+// request sends one authorised request to the API.
+func (t *target) request(r *http.Request) (*answer, error) {
 	r.Header.Set("Authorization", "Bearer "+t.token)
 	client := http.Client{Timeout: 30 * time.Second}
-	answer, err := client.Do(r)
+	got, err := client.Do(r)
 	if err != nil {
-		return nil, nil, fault.E("", fault.Unavailable, err)
+		return nil, fault.E("", fault.Unavailable, err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, 64<<20))
-	return answer, body, err
+	defer func() { _ = got.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(got.Body, 64<<20))
+	if err != nil {
+		return nil, fault.E("", fault.Unavailable, err)
+	}
+	return &answer{got.StatusCode, got.Header, body}, nil
 }
 
 // usage marks an error as the caller's mistake: exit code 2.

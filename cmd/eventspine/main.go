@@ -14,8 +14,9 @@ import (
 
 func main() {
 	ctx, stop := run.Signals(context.Background())
-	defer stop()
-	os.Exit(execute(ctx))
+	code := execute(ctx)
+	stop()
+	os.Exit(code)
 }
 
 func execute(ctx context.Context) int {

@@ -8,8 +8,6 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
-
-	"eventspine/internal/fault"
 )
 
 func searchCommand() *cobra.Command {
@@ -48,18 +46,18 @@ func searchCommand() *cobra.Command {
 }
 
 func printFound(c *cobra.Command, t *target, r *http.Request) error {
-	answer, body, err := t.request(r)
+	a, err := t.request(r)
 	if err != nil {
 		return err
 	}
-	if answer.StatusCode != http.StatusOK {
-		return fault.Errorf("", fault.Unavailable, "search: %s: %s", answer.Status, body)
+	if a.status != http.StatusOK {
+		return a.refusal()
 	}
 	var page struct {
 		Total  int64             `json:"total"`
 		Events []json.RawMessage `json:"events"`
 	}
-	if err := json.Unmarshal(body, &page); err != nil {
+	if err := json.Unmarshal(a.body, &page); err != nil {
 		return fmt.Errorf("search: %w", err)
 	}
 	for _, e := range page.Events {

@@ -86,10 +86,10 @@ func (f *follow) run(ctx context.Context, t *target) error {
 	} else {
 		err = f.zmq(ctx, t)
 	}
-	if ctx.Err() != nil {
-		return nil // Ctrl-C is the way to end it
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil // Ctrl-C is the way to end it
 }
 
 func (f *follow) socketIO(ctx context.Context, t *target) (err error) {

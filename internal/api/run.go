@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"eventspine/internal/archive"
@@ -35,7 +34,7 @@ type Deps struct {
 	health   *health.Server
 	sender   *ingest.Sender
 	publish  *fanout.Publisher
-	redis    redis.UniversalClient
+	redis    rdb.Client
 	archive  *archive.Archive
 	statsd   *telemetry.Statsd
 	api      *api

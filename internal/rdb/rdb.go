@@ -23,13 +23,16 @@ const (
 	readTimeout = 3 * time.Second
 )
 
+// Client is a connection pool to Redis, as Open makes it.
+type Client = redis.UniversalClient
+
 // Open prepares a client for a URL of the form
 // redis://[user:password@]host[:port][/db][?option=value], rediss:// for TLS. Several hosts,
 // separated by commas, are the first nodes of a Redis Cluster. It does not connect, so it
 // does not fail when Redis is away; a bad URL gives an Invalid error, which never holds the
 // credentials. The client repeats no call by itself: whether a call whose answer was lost
 // may be repeated is known only to its caller.
-func Open(rawURL string) (redis.UniversalClient, error) {
+func Open(rawURL string) (Client, error) {
 	first, hosts, err := split(rawURL)
 	if err != nil {
 		return nil, err

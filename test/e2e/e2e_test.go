@@ -379,10 +379,10 @@ func checkBrowser(t *testing.T, user string, got []seen, events []input) {
 	mine, everybody := own(events, user)
 	var gotMine, gotAll []string
 	for _, g := range got {
-		switch {
-		case g.UserID == "*":
+		switch g.UserID {
+		case "*":
 			gotAll = append(gotAll, g.ID)
-		case g.UserID == user:
+		case user:
 			gotMine = append(gotMine, g.ID)
 		default:
 			t.Errorf("%s got an event of %s", user, g.UserID)
