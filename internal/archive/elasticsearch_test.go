@@ -1,12 +1,18 @@
 package archive_test
 
 import (
+	"context"
+	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"eventspine/internal/archive"
 	"eventspine/internal/archive/archivetest"
+	"eventspine/internal/event"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -21,4 +27,52 @@ func TestElasticsearch(t *testing.T) {
 		t.Skip("no Elasticsearch: EVENTSPINE_TEST_ES is not set")
 	}
 	archivetest.Run(t, url)
+}
+
+// BenchmarkElasticsearch indexes events of about 480 bytes in batches of 1,000, two requests
+// in flight, as the indexer does when it is behind.
+func BenchmarkElasticsearch(b *testing.B) {
+	url := os.Getenv("EVENTSPINE_TEST_ES")
+	if url == "" {
+		b.Skip("no Elasticsearch: EVENTSPINE_TEST_ES is not set")
+	}
+	a, err := archive.New(archive.Options{URLs: []string{url}, Index: "benchmark"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer a.Close()
+	ctx := context.WithoutCancel(b.Context())
+	if err := a.Prepare(ctx); err != nil {
+		b.Fatal(err)
+	}
+	day := time.UnixMilli(1_700_000_000_000)
+	defer func() { _ = a.DeleteIndex(ctx, a.IndexOf(day)) }()
+	const size = 1000
+	var batches, next atomic.Int64
+	work := func() error {
+		events := make([]event.Event, size)
+		first := next.Add(size) - size
+		for i := range events {
+			n := first + int64(i)
+			id := fmt.Sprintf("0193%08x-7000-8000-%012x", n, n*7919)
+			events[i] = event.Event{ID: id, Type: "order.created", UserID: fmt.Sprint("user-", n%1000), Timestamp: day.UnixMilli() + n/100,
+				Raw: fmt.Appendf(nil, `{"id":"%s","type":"order.created","userId":"user-%d","timestamp":%d,"source":"api-1","data":{"orderId":%d,"amount":%d.5,"currency":"EUR","items":[{"sku":"SKU-%d","name":"Blue cotton shirt","qty":2},{"sku":"SKU-%d","name":"Green socks","qty":1}],"note":"please leave at the door number %d"},"processed":true,"processedAt":1700000000123,"latencyMs":1.25,"partition":3,"seq":%d,"prev":{"user":0,"feed":0},"epoch":1099511627776}`,
+					id, n%1000, day.UnixMilli()+n/100, n, n%500, n%977, n%313, n%89, n+1)}
+		}
+		r, err := a.Index(ctx, events)
+		if err == nil && r.Indexed != size {
+			err = fmt.Errorf("indexed %d of %d: %v", r.Indexed, size, r.Cause)
+		}
+		batches.Add(1)
+		return err
+	}
+	b.SetParallelism(1)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := work(); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(batches.Load()*size)/b.Elapsed().Seconds(), "docs/s")
 }
