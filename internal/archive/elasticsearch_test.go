@@ -61,7 +61,7 @@ func BenchmarkElasticsearch(b *testing.B) {
 		}
 		r, err := a.Index(ctx, events)
 		if err == nil && r.Indexed != size {
-			err = fmt.Errorf("indexed %d of %d: %v", r.Indexed, size, r.Cause)
+			err = fmt.Errorf("indexed %d of %d: %w", r.Indexed, size, r.Cause)
 		}
 		batches.Add(1)
 		return err
