@@ -178,14 +178,15 @@ func (l *load) dueAt(n int) time.Duration {
 
 // schedule hands out the events as they come due.
 func (l *load) schedule(ctx context.Context, p *part, due chan<- int) error {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for n := range p.seen {
-		for l.dueAt(n) > time.Since(p.began) {
+		if early := l.dueAt(n) - time.Since(p.began); early > 0 {
+			timer.Reset(early)
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-tick.C:
+			case <-timer.C:
 			}
 		}
 		due <- n

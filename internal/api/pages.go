@@ -34,7 +34,7 @@ func newPages() (*pages, error) {
 	if err := json.Unmarshal(openapiJSON, &spec); err != nil {
 		return nil, fmt.Errorf("openapi.json: %w", err)
 	}
-	t, err := template.New("docs").Funcs(template.FuncMap{"code": code}).Parse(docsHTML)
+	t, err := template.New("docs").Funcs(template.FuncMap{"code": code, "prose": prose}).Parse(docsHTML)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +54,19 @@ func newPages() (*pages, error) {
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
 			"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 	}, nil
+}
+
+// prose is a description as HTML: what stands between backticks is code.
+func prose(text string) template.HTML {
+	var b strings.Builder
+	for i, piece := range strings.Split(text, "`") {
+		piece = template.HTMLEscapeString(piece)
+		if i%2 == 1 {
+			piece = "<code>" + piece + "</code>"
+		}
+		b.WriteString(piece)
+	}
+	return template.HTML(b.String()) //nolint:gosec // escaped above
 }
 
 func (p *pages) serveDocs(w http.ResponseWriter, _ *http.Request) {
