@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,12 +55,15 @@ func (d *dev) run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
+	if err := d.lock(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
 	logFile, err := os.OpenFile(filepath.Join(d.dir, "dev.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	d.closers = append(d.closers, logFile.Close)
-	defer func() { err = errors.Join(err, d.close()) }()
 	log := slog.New(slog.NewJSONHandler(logFile, nil))
 	secret, err := d.secret()
 	if err != nil {
@@ -87,6 +91,19 @@ func (d *dev) run(ctx context.Context) (err error) {
 	err = s.Run(ctx)
 	_, _ = fmt.Fprintln(d.out, "stopped")
 	return errors.Join(err, os.Remove(filepath.Join(d.dir, localFile)))
+}
+
+// lock keeps a second `eventspine dev` off the data directory for as long as this one lives.
+func (d *dev) lock() error {
+	f, err := os.OpenFile(filepath.Join(d.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, f.Close)
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return usage(fmt.Errorf("another `eventspine dev` uses %s; end it, or give --dir", d.dir))
+	}
+	return nil
 }
 
 // secret is JWT_SECRET, or one made at the first run and kept, so that tokens stay good.

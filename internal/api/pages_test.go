@@ -1,3 +1,6 @@
+package api
+
+import "testing"
 
 func TestProse(t *testing.T) {
 	for text, want := range map[string]string{

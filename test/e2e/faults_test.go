@@ -47,8 +47,8 @@ func TestGarbageOnTheWire(t *testing.T) {
 		}
 	}
 	var want []string
-	for _, target := range []string{s.WorkerEndpoints[0], s.XSub} {
-		for name, attack := range attacks(target) {
+	for typ, target := range map[zmq.Type]string{zmq.Push: s.WorkerEndpoints[0], zmq.Pub: s.XSub} {
+		for name, attack := range attacks(typ, target) {
 			t.Run(name+" at "+target, func(t *testing.T) {
 				attack(t)
 				id := fmt.Sprintf("good-%d", len(want))
@@ -68,10 +68,33 @@ func TestGarbageOnTheWire(t *testing.T) {
 			t.Errorf("%s died", p.Name)
 		}
 	}
+	for _, c := range []struct{ process, log, metric string }{
+		{"worker-1", "zmq_protocol_error", "eventspine_ingest_protocol_errors_total"},
+		{"proxy-1", "zmq_protocol_error", "eventspine_proxy_protocol_errors_total"},
+		{"proxy-1", "malformed message", "eventspine_proxy_bad_messages_total"},
+		{"worker-1", "malformed", "eventspine_worker_malformed_events_total"},
+	} {
+		wantInLog(t, s, c.process, c.log)
+		if metric(t, s.Ready[c.process], c.metric) == 0 {
+			t.Errorf("%s: %s is 0", c.process, c.metric)
+		}
+	}
 }
 
-func attacks(endpoint string) map[string]func(*testing.T) {
-	typ := zmq.Push
+func wantInLog(t *testing.T, s *harness.System, process, text string) {
+	t.Helper()
+	for _, p := range s.Processes() {
+		if p.Name != process {
+			continue
+		}
+		if log, err := os.ReadFile(p.Log); err != nil || !bytes.Contains(log, []byte(text)) {
+			t.Errorf("the log of %s has no line with %q (%v)", process, text, err)
+		}
+	}
+}
+
+// attacks are what a peer of that type could send to the endpoint.
+func attacks(typ zmq.Type, endpoint string) map[string]func(*testing.T) {
 	pushed := func(m ...zmq.Msg) func(*testing.T) {
 		return func(t *testing.T) { push(t, typ, endpoint, m...) }
 	}
@@ -83,8 +106,8 @@ func attacks(endpoint string) map[string]func(*testing.T) {
 		"a broken batch":    pushed(zmq.Msg{[]byte("B1 x"), []byte("{")}),
 		"an unmasked topic": pushed(zmq.Msg{[]byte("notification.ana {not json")}),
 		"a wrong greeting":  raw(endpoint, []byte("GET / HTTP/1.1\r\n\r\n")),
-		"17 MiB":            raw(endpoint, greeting(), ready("PUSH"), binary.BigEndian.AppendUint64([]byte{0x02}, 17<<20), make([]byte, 17<<20)),
-		"a 2^62 frame":      raw(endpoint, greeting(), ready("PUSH"), huge),
+		"17 MiB":            raw(endpoint, greeting(), ready(typ.String()), binary.BigEndian.AppendUint64([]byte{0x02}, 17<<20), make([]byte, 17<<20)),
+		"a 2^62 frame":      raw(endpoint, greeting(), ready(typ.String()), huge),
 		"a 2^62 command":    raw(endpoint, greeting(), append([]byte{0x06}, huge[1:]...)),
 		"half a greeting":   raw(endpoint, greeting()[:11]),
 	}
@@ -123,27 +146,23 @@ func raw(endpoint string, parts ...[]byte) func(*testing.T) {
 	}
 }
 
-// push sends messages through a good ZeroMQ peer. The proxy wants a publisher, the worker a pusher.
+// push sends messages through a good ZeroMQ peer.
 func push(t *testing.T, typ zmq.Type, endpoint string, messages ...zmq.Msg) {
 	t.Helper()
-	for _, typ := range []zmq.Type{typ, zmq.Pub} {
-		sock := zmq.New(typ, zmq.Options{})
-		if err := sock.Connect(endpoint); err != nil {
-			t.Fatal(err)
+	sock := zmq.New(typ, zmq.Options{})
+	if err := sock.Connect(endpoint); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	eventually(t, 5*time.Second, func() bool { return sock.Stats().Peers == 1 }, func() string { return "no connection" })
+	for _, m := range messages {
+		if err := sock.Send(ctx, m); err != nil {
+			t.Errorf("push: %v", err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		if harness.Until(ctx, 400*time.Millisecond, func() error {
-			if sock.Stats().Peers == 0 {
-				return io.ErrNoProgress
-			}
-			return nil
-		}) == nil {
-			for _, m := range messages {
-				_ = sock.Send(ctx, m)
-			}
-		}
-		_ = sock.Close(ctx)
-		cancel()
+	}
+	if err := sock.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
 	}
 }
 
@@ -339,11 +358,6 @@ func TestEnrichmentChanges(t *testing.T) {
 // it prints.
 func TestDev(t *testing.T) {
 	dir := t.TempDir()
-	ports, err := harness.FreePorts(14)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ports
 	p, err := harness.Launch("dev", dir, nil, filepath.Join(bin, "eventspine"), "dev", "--any-port")
 	if err != nil {
 		t.Fatal(err)
@@ -377,11 +391,45 @@ func TestDev(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, ".eventspine")); err != nil {
 		t.Error(err)
 	}
+	second := exec.CommandContext(t.Context(), filepath.Join(bin, "eventspine"), "dev", "--any-port")
+	second.Dir = dir
+	if out, err := second.CombinedOutput(); err == nil || !strings.Contains(string(out), "another `eventspine dev`") {
+		t.Errorf("a second one in the same directory: %v\n%s", err, out)
+	}
 	if err := p.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	if code, err := p.Wait(15 * time.Second); err != nil || code != 0 {
 		out, _ := os.ReadFile(p.Log)
 		t.Errorf("Ctrl-C: code %d, %v\n%s", code, err, out)
+	}
+}
+
+// TestStatsd wants the article's two names at a StatsD server.
+func TestStatsd(t *testing.T) {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	s := startWith(t, harness.Options{Env: []string{"STATSD_ADDR=" + server.LocalAddr().String()}})
+	body := `{"type":"audit.check","userId":"ana"}`
+	if status, answer := post(t, s.APIURL+"/api/events", harness.Token("x", "emit"), "application/json", []byte(body)); status != http.StatusAccepted {
+		t.Fatalf("POST: %d %s", status, answer)
+	}
+	if err := server.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	missing := map[string]bool{"zmq.events.received:": true, "zmq.events.latency:": true}
+	for buf := make([]byte, 64<<10); len(missing) > 0; {
+		n, _, err := server.ReadFrom(buf)
+		if err != nil {
+			t.Fatalf("%v; still missing: %v", err, missing)
+		}
+		for name := range missing {
+			if bytes.Contains(buf[:n], []byte(name)) {
+				delete(missing, name)
+			}
+		}
 	}
 }
