@@ -73,7 +73,7 @@ func TestCloseLingersForAPeerThatComesLate(t *testing.T) {
 }
 
 func TestClosedSocketsSaySo(t *testing.T) {
-	for typ := Push; typ <= Rep; typ++ {
+	for typ := Push; typ <= Pair; typ++ {
 		s, _ := bound(t, typ, Options{})
 		waiting := make(chan error, 1)
 		go func() { _, err := s.Recv(context.Background()); waiting <- err }()

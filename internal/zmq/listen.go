@@ -46,8 +46,8 @@ func (s *Socket) Bind(ctx context.Context, endpoint string) (string, error) {
 }
 
 func (s *Socket) resolve(endpoint string) (transport, string, error) {
-	if len(s.opt.Identity) > maxIdentity {
-		return nil, "", fault.Errorf("zmq", fault.Invalid, "identity of %d bytes, the limit is %d", len(s.opt.Identity), maxIdentity)
+	if err := checkIdentity(s.opt.Identity); err != nil {
+		return nil, "", fault.E("zmq", fault.Invalid, err)
 	}
 	return resolve(endpoint)
 }
@@ -98,11 +98,13 @@ func (s *Socket) run(c net.Conn, d *dialer, endpoint string) (bool, error) {
 	}()
 	z, err := zmtp.Open(c, zmtp.Config{Type: s.typ.String(), Identity: s.opt.Identity, Server: d == nil,
 		Timeout: s.opt.HandshakeTimeout, Compatible: s.typ.compatible, Limits: s.opt.limits()})
-	if err != nil {
-		s.refused(z, endpoint, c.RemoteAddr().String(), err)
-		return false, err
+	if err == nil {
+		err = newPeer(s, z, d, endpoint).serve()
 	}
-	return newPeer(s, z, d, endpoint).serve(), nil
+	if err != nil && !errors.Is(err, ErrClosed) {
+		s.refused(z, endpoint, c.RemoteAddr().String(), err)
+	}
+	return err == nil, err
 }
 
 func (s *Socket) refused(z *zmtp.Conn, endpoint, remote string, err error) {

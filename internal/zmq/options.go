@@ -20,13 +20,17 @@ const (
 	XSub
 	Req
 	Rep
+	Dealer
+	Router
+	Pair
 )
 
-var typeNames = [...]string{"", "PUSH", "PULL", "PUB", "SUB", "XPUB", "XSUB", "REQ", "REP"}
+var typeNames = [...]string{"", "PUSH", "PULL", "PUB", "SUB", "XPUB", "XSUB", "REQ", "REP", "DEALER", "ROUTER", "PAIR"}
 
-// partners lists the peer types that each type may talk to (RFC 23).
+// partners lists the peer types that each type may talk to (RFC 28, 29, 30 and 31).
 var partners = [...][]string{Push: {"PULL"}, Pull: {"PUSH"}, Pub: {"SUB", "XSUB"}, Sub: {"PUB", "XPUB"},
-	XPub: {"SUB", "XSUB"}, XSub: {"PUB", "XPUB"}, Req: {"REP", "ROUTER"}, Rep: {"REQ", "DEALER"}}
+	XPub: {"SUB", "XSUB"}, XSub: {"PUB", "XPUB"}, Req: {"REP", "ROUTER"}, Rep: {"REQ", "DEALER"},
+	Dealer: {"REP", "DEALER", "ROUTER"}, Router: {"REQ", "DEALER", "ROUTER"}, Pair: {"PAIR"}}
 
 // String is the type's name on the wire, such as "PUSH".
 func (t Type) String() string {
@@ -60,7 +64,9 @@ type Options struct {
 	Linger             time.Duration // how long Close waits for unsent messages at most; default 1 s; negative: not at all
 	ReconnectMin       time.Duration // first wait before a redial, jittered; default 100 ms
 	ReconnectMax       time.Duration // longest wait before a redial; default 5 s
-	Identity           string        // told to the peers; at most 255 bytes
+	Identity           string        // told to the peers, by which a ROUTER addresses us; at most 255 bytes, the first not zero
+	RouterDrop         bool          // ROUTER: drop and count what no peer can take; otherwise unroutable is ErrUnroutable and a full peer is waited for
+	Handover           bool          // ROUTER: a new peer takes the identity of a connected one, which is cut off; otherwise the new one is refused
 	Monitor            func(Event)   // called from the socket's goroutines, must not block or call the socket; nil: none
 }
 

@@ -27,6 +27,7 @@ type peer struct {
 	dialer   *dialer // nil: accepted
 	endpoint string
 	remote   string
+	identity string // as it announced it, or what a ROUTER calls it; set before the reader starts
 	hash     uint64 // of what TrySendKey knows it by
 	since    time.Time
 
@@ -58,7 +59,7 @@ type peer struct {
 }
 
 func newPeer(s *Socket, c *zmtp.Conn, d *dialer, endpoint string) *peer {
-	p := &peer{s: s, conn: c, dialer: d, endpoint: endpoint, remote: c.RemoteAddr().String(), since: time.Now(),
+	p := &peer{s: s, conn: c, dialer: d, endpoint: endpoint, remote: c.RemoteAddr().String(), identity: c.PeerIdentity, since: time.Now(),
 		gone: make(chan struct{}), wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 	name := endpoint
 	switch {
@@ -74,10 +75,10 @@ func newPeer(s *Socket, c *zmtp.Conn, d *dialer, endpoint string) *peer {
 	return p
 }
 
-// serve runs the connection until it ends. It returns false when the socket took no more.
-func (p *peer) serve() bool {
-	if !p.s.attach(p) {
-		return false
+// serve runs the connection until it ends. The error says why the socket did not take it.
+func (p *peer) serve() error {
+	if err := p.s.attach(p); err != nil {
+		return err
 	}
 	p.s.emit(p.event(Connected, nil))
 	written := make(chan struct{})
@@ -88,7 +89,7 @@ func (p *peer) serve() bool {
 	p.abort(p.read())
 	<-written
 	p.s.detach(p)
-	return true
+	return nil
 }
 
 // abort ends the connection for the given reason; the first reason counts.
@@ -289,23 +290,24 @@ func (p *peer) reason() error {
 }
 
 func (p *peer) event(k EventKind, err error) Event {
-	return Event{Kind: k, Endpoint: p.endpoint, Remote: p.remote, PeerType: p.conn.PeerType, Identity: p.conn.PeerIdentity, Err: err}
+	return Event{Kind: k, Endpoint: p.endpoint, Remote: p.remote, PeerType: p.conn.PeerType, Identity: p.identity, Err: err}
 }
 
-// attach makes p one of the socket's peers unless the socket is closed.
-func (s *Socket) attach(p *peer) bool {
+// attach makes p one of the socket's peers unless the socket is closed or its pattern refuses.
+func (s *Socket) attach(p *peer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.halted {
-		_ = p.conn.Close()
-		return false
+		return ErrClosed
+	}
+	if err := s.pat.attach(p); err != nil {
+		return err
 	}
 	p.live = true
 	s.peers = append(s.peers, p)
 	s.count.connects++
-	s.pat.attach(p)
 	s.roomMade()
-	return true
+	return nil
 }
 
 // detach lets the pattern keep what p did not send, and counts the rest as dropped.

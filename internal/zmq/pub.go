@@ -18,13 +18,11 @@ type publisher struct {
 }
 
 // attach gives a dialled peer what its connection before did not send.
-func (u *publisher) attach(p *peer) {
-	if p.dialer == nil {
-		return
-	}
-	for p.dialer.kept.len() > 0 {
+func (u *publisher) attach(p *peer) error {
+	for p.dialer != nil && p.dialer.kept.len() > 0 {
 		p.push(p.dialer.kept.pop())
 	}
+	return nil
 }
 
 func (u *publisher) detach(p *peer, unsent *queue[item]) {

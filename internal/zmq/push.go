@@ -1,11 +1,17 @@
 package zmq
 
 import (
+	"errors"
 	"math/bits"
+
+	"eventspine/internal/fault"
 )
 
-// pusher is PUSH: each message goes to one peer, in turn or by key. What dead peers did not
-// send, and what was sent before any dialled peer came, waits in the backlog.
+var errPaired = fault.E("zmq", fault.Conflict, errors.New("this PAIR socket has its peer already"))
+
+// pusher is PUSH, DEALER and PAIR: each message goes to one peer, in turn or by key. What dead
+// peers did not send, and what was sent before any dialled peer came, waits in the backlog. A
+// PAIR has one peer at a time.
 type pusher struct {
 	s       *Socket
 	live    []*peer
@@ -14,7 +20,13 @@ type pusher struct {
 	bytes   int64 // of the backlog
 }
 
-func (u *pusher) attach(p *peer) { u.live = append(u.live, p) }
+func (u *pusher) attach(p *peer) error {
+	if u.s.typ == Pair && len(u.live) > 0 {
+		return errPaired
+	}
+	u.live = append(u.live, p)
+	return nil
+}
 
 func (u *pusher) detach(p *peer, unsent *queue[item]) {
 	for i, q := range u.live {
@@ -105,7 +117,12 @@ func (u *pusher) allFull() bool {
 	return true
 }
 
-func (u *pusher) inbound(*peer, Msg) (Msg, error) { return nil, nil }
+func (u *pusher) inbound(_ *peer, m Msg) (Msg, error) {
+	if u.s.typ == Push {
+		return nil, nil
+	}
+	return m, nil
+}
 
 // rendezvous is the peer with the highest hash of key and name: when a peer comes or goes,
 // only the keys move that it gains or loses.
@@ -130,7 +147,7 @@ func mix(x uint64) uint64 {
 // puller is PULL: everything that comes in is the application's.
 type puller struct{ s *Socket }
 
-func (u *puller) attach(*peer)                        {}
+func (u *puller) attach(*peer) error                  { return nil }
 func (u *puller) detach(*peer, *queue[item])          {}
 func (u *puller) send(item) error                     { return wrongType("Send", u.s.typ) }
 func (u *puller) room()                               {}

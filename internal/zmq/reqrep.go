@@ -18,7 +18,7 @@ type requester struct {
 	next  int
 }
 
-func (u *requester) attach(*peer)               {}
+func (u *requester) attach(*peer) error         { return nil }
 func (u *requester) detach(*peer, *queue[item]) {}
 func (u *requester) room()                      {}
 
@@ -100,7 +100,7 @@ type replier struct {
 	envelope Msg   // frames up to the empty delimiter, which go back first
 }
 
-func (u *replier) attach(*peer)               {}
+func (u *replier) attach(*peer) error         { return nil }
 func (u *replier) detach(*peer, *queue[item]) {}
 func (u *replier) room()                      {}
 

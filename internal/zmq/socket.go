@@ -12,7 +12,7 @@ import (
 // pattern is what differs between socket types. All methods but inbound are called with the
 // socket's mu held; inbound is called by the goroutine that reads p, without it.
 type pattern interface {
-	attach(p *peer)                                  // p finished its handshake
+	attach(p *peer) error                            // p finished its handshake; an error refuses it
 	detach(p *peer, unsent *queue[item])             // p ended; what unsent holds afterwards is lost and counted
 	send(it item) error                              // ErrWouldBlock: nothing was done, call again when there is room
 	room()                                           // some peer's queue has become shorter
@@ -59,7 +59,7 @@ func New(t Type, o Options) *Socket {
 
 func newPattern(s *Socket) pattern {
 	switch s.typ {
-	case Push:
+	case Push, Dealer, Pair:
 		return &pusher{s: s}
 	case Pull:
 		return &puller{s: s}
@@ -71,14 +71,18 @@ func newPattern(s *Socket) pattern {
 		return &requester{s: s}
 	case Rep:
 		return &replier{s: s}
+	case Router:
+		return newRouter(s)
 	}
 	panic("zmq: unknown socket type")
 }
 
-// Send hands m to the socket. PUSH and REQ wait until a peer has room or ctx ends; PUB and XPUB
-// never wait but drop and count for each subscriber that is full; REP answers the request
-// Recv gave, dropping and counting when the asker is gone. A nil error means that m is queued,
-// not that it arrived. After an error the message was not taken.
+// Send hands m to the socket. PUSH, DEALER, PAIR and REQ wait until a peer has room or ctx ends;
+// PUB and XPUB never wait but drop and count for each subscriber that is full; REP answers the
+// request Recv gave, dropping and counting when the asker is gone. ROUTER takes the first frame
+// off and sends the rest to the peer of that identity: ErrUnroutable when there is none, and it
+// waits while that peer is full, unless Options.RouterDrop says to drop and count both. A nil
+// error means that m is queued, not that it arrived. After an error the message was not taken.
 func (s *Socket) Send(ctx context.Context, m Msg) error {
 	it, err := s.check(m)
 	if err != nil {
@@ -164,7 +168,8 @@ type receiver interface {
 
 // Recv waits for the next message, taking the peers in turn, until ctx ends. XPUB gives
 // subscriptions too: one frame, 1 (on) or 0 (off) and the topic, only when the first
-// subscriber of a topic comes or the last one goes. REQ gives the answer to the request sent
+// subscriber of a topic comes or the last one goes. ROUTER puts a frame before each message: the
+// identity its peer announced, or five bytes beginning with zero made for it. REQ gives the answer to the request sent
 // last; when ctx ends first, the request is given up and a new one may be sent.
 func (s *Socket) Recv(ctx context.Context) (Msg, error) {
 	if r, ok := s.pat.(receiver); ok {

@@ -31,10 +31,10 @@ type PeerStats struct {
 	Endpoint      string // what Bind or Connect was called with, with the actual port
 	Remote        string // the peer's address
 	Type          string // the peer's socket type, such as "PULL"
-	Identity      string
-	Queued        int   // messages waiting to be sent
-	QueuedBytes   int64 // what they count for
-	Unread        int   // messages waiting for Recv
+	Identity      string // what it announced, or what a ROUTER calls it
+	Queued        int    // messages waiting to be sent
+	QueuedBytes   int64  // what they count for
+	Unread        int    // messages waiting for Recv
 	Sent          uint64
 	Received      uint64
 	Dropped       uint64
@@ -71,7 +71,7 @@ func (s *Socket) Peers() []PeerStats {
 	list := make([]PeerStats, 0, len(s.peers))
 	pub, _ := s.pat.(*publisher)
 	for _, p := range s.peers {
-		ps := PeerStats{Endpoint: p.endpoint, Remote: p.remote, Type: p.conn.PeerType, Identity: p.conn.PeerIdentity,
+		ps := PeerStats{Endpoint: p.endpoint, Remote: p.remote, Type: p.conn.PeerType, Identity: p.identity,
 			Queued: p.outMsgs, QueuedBytes: p.outBytes, Unread: p.queued.len(), Sent: p.sent, Received: p.received,
 			Dropped: p.dropped, Since: p.since}
 		if pub != nil {

@@ -12,10 +12,11 @@ type subscriber struct {
 	index topics.Index[struct{}]
 }
 
-func (u *subscriber) attach(p *peer) {
+func (u *subscriber) attach(p *peer) error {
 	for _, topic := range u.index.Topics() {
 		p.command(zmtp.EncodeSubscription(topic, true))
 	}
+	return nil
 }
 
 func (u *subscriber) detach(*peer, *queue[item]) {}
