@@ -1,6 +1,9 @@
 """One libzmq socket, driven by JSON lines on standard input; each gets one JSON line back.
 
-usage: peer.py TYPE bind|connect ENDPOINT [HEARTBEAT_MS]
+usage: peer.py TYPE bind|connect ENDPOINT [SETTINGS]
+
+SETTINGS is a JSON object of socket options by pyzmq's names, such as {"heartbeat_ivl": 50};
+a value {"base64": "..."} is bytes.
 """
 import base64
 import json
@@ -51,8 +54,10 @@ def main():
     sock = context.socket(getattr(zmq, kind))
     sock.linger = 2000
     sock.sndtimeo = 10000
-    if len(sys.argv) > 4:
-        sock.heartbeat_ivl, sock.heartbeat_timeout = int(sys.argv[4]), 1500
+    for name, value in json.loads(sys.argv[4] if len(sys.argv) > 4 else "{}").items():
+        if isinstance(value, dict):
+            value = base64.b64decode(value["base64"])
+        setattr(sock, name, value)
     drops = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     getattr(sock, how)(endpoint)
     print(json.dumps({"endpoint": sock.last_endpoint.decode()}), flush=True)

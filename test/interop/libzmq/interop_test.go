@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,14 +57,37 @@ func needPyzmq(t *testing.T) {
 	}
 }
 
-// start runs a libzmq socket; heartbeat in milliseconds, 0 for none.
-func start(t *testing.T, kind, how, endpoint string, heartbeat int) *peer {
+// settings are pyzmq's socket options; []byte values arrive as bytes.
+type settings map[string]any
+
+func (s settings) json(t *testing.T) string {
 	t.Helper()
-	args := []string{"../peer.py", kind, how, endpoint}
-	if heartbeat > 0 {
-		args = append(args, strconv.Itoa(heartbeat))
+	plain := map[string]any{}
+	for name, v := range s {
+		if b, ok := v.([]byte); ok {
+			v = map[string][]byte{"base64": b}
+		}
+		plain[name] = v
 	}
-	cmd := exec.Command("python3", args...)
+	b, err := json.Marshal(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// beats are the settings of a peer that beats so often, in milliseconds; 0 for never.
+func beats(heartbeat int) settings {
+	if heartbeat == 0 {
+		return nil
+	}
+	return settings{"heartbeat_ivl": heartbeat, "heartbeat_timeout": 1500}
+}
+
+// start runs a libzmq socket.
+func start(t *testing.T, kind, how, endpoint string, set settings) *peer {
+	t.Helper()
+	cmd := exec.Command("python3", "../peer.py", kind, how, endpoint, set.json(t))
 	var errors bytes.Buffer
 	cmd.Stderr = &errors
 	stdin, err := cmd.StdinPipe()
@@ -119,10 +142,19 @@ func (p *peer) subscribe(what, topic string) {
 	p.do(order{Do: what, Topic: []byte(topic)})
 }
 
-// ours makes our socket at the other end of theirs.
+// pair makes our socket at the other end of theirs.
 func pair(t *testing.T, ours zmq.Type, theirs string, weBind bool, heartbeat int) (*zmq.Socket, *peer) {
 	t.Helper()
-	s := zmq.New(ours, zmq.Options{ReconnectMin: 5 * time.Millisecond})
+	s, p := meet(t, ours, zmq.Options{}, theirs, beats(heartbeat), weBind, "tcp://127.0.0.1:0")
+	eventually(t, "the connection", func() bool { return s.Stats().Peers == 1 })
+	return s, p
+}
+
+// meet starts both ends, of which one binds to endpoint.
+func meet(t *testing.T, ours zmq.Type, o zmq.Options, theirs string, set settings, weBind bool, endpoint string) (*zmq.Socket, *peer) {
+	t.Helper()
+	o.ReconnectMin = 5 * time.Millisecond
+	s := zmq.New(ours, o)
 	t.Cleanup(func() {
 		if err := s.Close(context.Background()); err != nil {
 			t.Error(err)
@@ -130,18 +162,17 @@ func pair(t *testing.T, ours zmq.Type, theirs string, weBind bool, heartbeat int
 	})
 	var p *peer
 	if weBind {
-		ep, err := s.Bind(t.Context(), "tcp://127.0.0.1:0")
+		ep, err := s.Bind(t.Context(), endpoint)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p = start(t, theirs, "connect", ep, heartbeat)
+		p = start(t, theirs, "connect", ep, set)
 	} else {
-		p = start(t, theirs, "bind", "tcp://127.0.0.1:*", heartbeat)
+		p = start(t, theirs, "bind", strings.Replace(endpoint, ":0", ":*", 1), set)
 		if err := s.Connect(p.endpoint); err != nil {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the connection", func() bool { return s.Stats().Peers == 1 })
 	return s, p
 }
 
@@ -445,7 +476,7 @@ func TestPeersThatDoNotMatchAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, "SUB", "connect", ep, 0)
+	start(t, "SUB", "connect", ep, nil)
 	for {
 		select {
 		case e := <-events:
