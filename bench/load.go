@@ -21,7 +21,6 @@ import (
 )
 
 const (
-	warmUp    = 3 * time.Second  // before the steady part, not counted: a cold JVM and cold caches
 	settle    = 30 * time.Second // how long the last events may take to arrive
 	batchSize = 100              // events a request in the burst
 	payload   = `"text":"something happened that you wanted to know about","link":"https://example.org/orders/8412/items/3","amount":12.5,"tags":["a","b"]`
@@ -125,7 +124,7 @@ func (p *part) got(n int, took time.Duration, now time.Time) {
 }
 
 func (l *load) parts(ctx context.Context) (*result, error) {
-	warm := newPart("warm", l.mark, int(float64(l.o.Rate)*warmUp.Seconds()))
+	warm := newPart("warm", l.mark, int(float64(l.o.Rate)*l.o.WarmUp.Seconds()))
 	if _, err := l.steady(ctx, warm); err != nil {
 		return nil, err
 	}

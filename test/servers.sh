@@ -7,6 +7,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 apt_updated=
+shims=
 need() { # need PROGRAM PACKAGE...
 	command -v "$1" >/dev/null && return
 	shift
@@ -25,15 +26,14 @@ need redis-server redis-server
 need node nodejs
 need npm npm
 need mvn maven
-need javac openjdk-17-jdk-headless
+need javac default-jdk-headless
 need python3 python3
 if ! python3 -c 'import zmq' 2>/dev/null; then
-	echo "installing pyzmq, the real libzmq at the other end of the wire"
-	python3 -m venv --help >/dev/null 2>&1 || need no-such-program python3-venv
-	venv=${XDG_CACHE_HOME:-$HOME/.cache}/eventspine/python
-	[ -x "$venv/bin/python3" ] || python3 -m venv "$venv" || { need no-such-program python3-venv && python3 -m venv "$venv"; }
-	"$venv/bin/python3" -c 'import zmq' 2>/dev/null || "$venv/bin/pip" install -q pyzmq
-	export PATH="$venv/bin:$PATH"
+	# The real libzmq at the other end of the wire, for the distribution's own Python.
+	/usr/bin/python3 -c 'import zmq' 2>/dev/null || need python3-with-zmq python3-zmq
+	shims=$(mktemp -d)
+	ln -s /usr/bin/python3 "$shims/python3"
+	export PATH="$shims:$PATH"
 fi
 if [ ! -d "$root/test/socketio/node_modules" ]; then
 	echo "installing the Socket.IO clients from npm"
@@ -48,7 +48,7 @@ es=$!
 stop() {
 	kill "$es" 2>/dev/null || true
 	wait "$es" 2>/dev/null || true
-	rm -rf "$data" "$data.log"
+	rm -rf "$data" "$data.log" ${shims:+"$shims"}
 }
 trap stop EXIT
 for _ in $(seq 600); do
