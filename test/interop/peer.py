@@ -44,8 +44,20 @@ def carry_out(sock, order):
         sock.setsockopt(zmq.UNSUBSCRIBE, base64.b64decode(order["topic"]))
     else:
         raise ValueError(what)
-    sock.poll(0)  # libzmq attends to new connections only inside some calls
     return {}
+
+
+def orders(sock):
+    """Waits inside libzmq, which attends to new connections only inside some of its calls."""
+    poller = zmq.Poller()
+    poller.register(sys.stdin.fileno(), zmq.POLLIN)
+    poller.register(sock, zmq.POLLERR)
+    while True:
+        poller.poll()
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
 
 
 def main():
@@ -61,7 +73,7 @@ def main():
     drops = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     getattr(sock, how)(endpoint)
     print(json.dumps({"endpoint": sock.last_endpoint.decode()}), flush=True)
-    for line in sys.stdin:
+    for line in orders(sock):
         answer = carry_out(sock, json.loads(line))
         answer["dropped"] = bool(drops.poll(0))  # did a connection of ours end?
         print(json.dumps(answer), flush=True)
