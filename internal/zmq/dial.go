@@ -28,8 +28,8 @@ func (s *Socket) Connect(endpoint string) error {
 	if err != nil {
 		return err
 	}
-	if _, port, err := net.SplitHostPort(addr); err != nil || port == "0" {
-		return fault.Errorf("zmq.Connect", fault.Invalid, "endpoint %q has no port", endpoint)
+	if !t.dialable(addr) {
+		return fault.Errorf("zmq.Connect", fault.Invalid, "endpoint %q does not name one place to connect to", endpoint)
 	}
 	d := &dialer{endpoint: endpoint, addr: addr, t: t}
 	s.mu.Lock()
@@ -79,9 +79,7 @@ func (s *Socket) redialNow(d *dialer) bool {
 
 // dial makes one connection and serves it to its end.
 func (s *Socket) dial(d *dialer) (ok bool, err error) {
-	ctx, cancel := context.WithTimeout(s.stopped, s.opt.HandshakeTimeout)
-	defer cancel()
-	c, err := d.t.dial(ctx, d.addr)
+	c, err := s.reach(d)
 	if err != nil {
 		return false, err
 	}
@@ -89,6 +87,16 @@ func (s *Socket) dial(d *dialer) (ok bool, err error) {
 		return false, ErrClosed
 	}
 	return s.run(c, d, d.endpoint)
+}
+
+// reach dials within the handshake's time; a name in the process is waited for.
+func (s *Socket) reach(d *dialer) (net.Conn, error) {
+	if in, ok := d.t.(*InprocNetwork); ok {
+		return in.dial(s.stopped, d.addr)
+	}
+	ctx, cancel := context.WithTimeout(s.stopped, s.opt.HandshakeTimeout)
+	defer cancel()
+	return d.t.dial(ctx, d.addr)
 }
 
 // adoptDialled is adopt for a dialer's goroutine, which is counted already. While Close

@@ -1,5 +1,6 @@
 // Package zmq gives ZeroMQ sockets with ZeroMQ's semantics: PUSH, PULL, PUB, SUB, XPUB, XSUB,
-// REQ, REP, DEALER, ROUTER and PAIR over TCP, which talk to libzmq peers in both directions.
+// REQ, REP, DEALER, ROUTER and PAIR over tcp://, ipc:// and inproc://, which talk to libzmq peers in both
+// directions.
 //
 // What holds for every socket:
 //
@@ -13,7 +14,7 @@
 //   - Whatever bytes a peer sends, only its own connection ends, and the cause is reported to
 //     Options.Monitor and counted in Stats.
 //
-// The layers: a transport (transport.go) gives net.Conns; zmtp speaks the wire protocol on one;
+// The layers: a transport (transport.go, ipc.go, inproc.go) gives net.Conns; zmtp speaks the wire protocol on one;
 // a peer (peer.go) is a connection with its queues and its two goroutines; a pattern
 // (push.go, pub.go, sub.go, reqrep.go, router.go) decides which peer a message goes to and which
 // messages the application sees; Socket holds them together.

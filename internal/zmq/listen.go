@@ -16,7 +16,9 @@ const (
 )
 
 // Bind listens on endpoint and returns it with the actual port; tcp://*:0 is any free port on
-// all addresses. ctx is for the call only. Handshakes run beside the accept loop, each within
+// all addresses. The others are ipc://path, ipc://@name (Linux: without a file), ipc://* (a new
+// file in the directory for temporary ones) and inproc://name with Options.Inproc. A socket file
+// that nobody listens on any more is replaced, and ours is removed when the socket closes. ctx is for the call only. Handshakes run beside the accept loop, each within
 // HandshakeTimeout. An endpoint we cannot read is Invalid, a taken one Unavailable.
 func (s *Socket) Bind(ctx context.Context, endpoint string) (string, error) {
 	t, addr, err := s.resolve(endpoint)
@@ -49,7 +51,7 @@ func (s *Socket) resolve(endpoint string) (transport, string, error) {
 	if err := checkIdentity(s.opt.Identity); err != nil {
 		return nil, "", fault.E("zmq", fault.Invalid, err)
 	}
-	return resolve(endpoint)
+	return resolve(endpoint, s.opt.Inproc)
 }
 
 // accept takes connections until l is closed, and outlives errors that pass.

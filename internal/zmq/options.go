@@ -56,18 +56,19 @@ type Msg [][]byte
 
 // Options are a socket's settings. The zero value works: each zero field means its default.
 type Options struct {
-	SndHWM, RcvHWM     int           // messages a peer's queue may hold; default 1,000
-	SndBytes, RcvBytes int           // bytes a peer's queue may hold before it counts as full; default 64 MiB. RcvBytes also bounds one message and one peer's subscriptions
-	MaxFrame           int64         // bytes; a longer frame closes its connection; default 16 MiB
-	MaxFrames          int           // frames of one message; default 8,192
-	HandshakeTimeout   time.Duration // for TCP connect, greeting and READY; default 2 s
-	Linger             time.Duration // how long Close waits for unsent messages at most; default 1 s; negative: not at all
-	ReconnectMin       time.Duration // first wait before a redial, jittered; default 100 ms
-	ReconnectMax       time.Duration // longest wait before a redial; default 5 s
-	Identity           string        // told to the peers, by which a ROUTER addresses us; at most 255 bytes, the first not zero
-	RouterDrop         bool          // ROUTER: drop and count what no peer can take; otherwise unroutable is ErrUnroutable and a full peer is waited for
-	Handover           bool          // ROUTER: a new peer takes the identity of a connected one, which is cut off; otherwise the new one is refused
-	Monitor            func(Event)   // called from the socket's goroutines, must not block or call the socket; nil: none
+	SndHWM, RcvHWM     int            // messages a peer's queue may hold; default 1,000
+	SndBytes, RcvBytes int            // bytes a peer's queue may hold before it counts as full; default 64 MiB. RcvBytes also bounds one message and one peer's subscriptions
+	MaxFrame           int64          // bytes; a longer frame closes its connection; default 16 MiB
+	MaxFrames          int            // frames of one message; default 8,192
+	HandshakeTimeout   time.Duration  // for TCP connect, greeting and READY; default 2 s
+	Linger             time.Duration  // how long Close waits for unsent messages at most; default 1 s; negative: not at all
+	ReconnectMin       time.Duration  // first wait before a redial, jittered; default 100 ms
+	ReconnectMax       time.Duration  // longest wait before a redial; default 5 s
+	Identity           string         // told to the peers, by which a ROUTER addresses us; at most 255 bytes, the first not zero
+	RouterDrop         bool           // ROUTER: drop and count what no peer can take; otherwise unroutable is ErrUnroutable and a full peer is waited for
+	Handover           bool           // ROUTER: a new peer takes the identity of a connected one, which is cut off; otherwise the new one is refused
+	Inproc             *InprocNetwork // where inproc:// names are bound; nil: this transport is refused
+	Monitor            func(Event)    // called from the socket's goroutines, must not block or call the socket; nil: none
 }
 
 const (

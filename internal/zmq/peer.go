@@ -61,6 +61,9 @@ type peer struct {
 func newPeer(s *Socket, c *zmtp.Conn, d *dialer, endpoint string) *peer {
 	p := &peer{s: s, conn: c, dialer: d, endpoint: endpoint, remote: c.RemoteAddr().String(), identity: c.PeerIdentity, since: time.Now(),
 		gone: make(chan struct{}), wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	if p.remote == "" || p.remote == "@" || c.RemoteAddr().Network() == "inproc" { // ends without an address
+		p.remote = fmt.Sprintf("%s#%d", endpoint, s.serial.Add(1))
+	}
 	name := endpoint
 	switch {
 	case d != nil:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"eventspine/internal/fault"
 )
@@ -27,6 +28,7 @@ type Socket struct {
 	pat pattern
 	in  inbox
 
+	serial  atomic.Uint64      // of peers that have no address
 	stop    context.CancelFunc // ends dials and waits
 	stopped context.Context
 	wg      sync.WaitGroup // every goroutine of the socket

@@ -14,18 +14,31 @@ import (
 type transport interface {
 	listen(ctx context.Context, addr string) (net.Listener, error)
 	dial(ctx context.Context, addr string) (net.Conn, error)
+	dialable(addr string) bool  // false for a wildcard, which only a listener takes
 	endpoint(a net.Addr) string // the endpoint that reaches a listener with this address
 }
 
-// resolve splits an endpoint into its transport and the address there.
-func resolve(endpoint string) (transport, string, error) {
+// resolve splits an endpoint into its transport and the address there. net may be nil.
+func resolve(endpoint string, net *InprocNetwork) (transport, string, error) {
 	scheme, addr, ok := strings.Cut(endpoint, "://")
-	if !ok {
-		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q: want tcp://host:port", endpoint)
-	}
-	if scheme != "tcp" {
+	switch {
+	case !ok:
+		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q: want tcp://host:port, ipc://path or inproc://name", endpoint)
+	case scheme == "tcp":
+		return resolveTCP(endpoint, addr)
+	case scheme == "ipc":
+		return resolveIPC(endpoint, addr)
+	case scheme != "inproc":
 		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q: unknown transport %q", endpoint, scheme)
+	case net == nil:
+		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q needs Options.Inproc", endpoint)
+	case addr == "":
+		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q has no name", endpoint)
 	}
+	return net, addr, nil
+}
+
+func resolveTCP(endpoint, addr string) (transport, string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q: %w", endpoint, err)
@@ -58,5 +71,7 @@ func (tcp) dial(ctx context.Context, addr string) (net.Conn, error) {
 	d := net.Dialer{KeepAliveConfig: keepAlive()}
 	return d.DialContext(ctx, "tcp", addr)
 }
+
+func (tcp) dialable(addr string) bool { return !strings.HasSuffix(addr, ":0") }
 
 func (tcp) endpoint(a net.Addr) string { return "tcp://" + a.String() }
