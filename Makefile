@@ -15,8 +15,8 @@ build: ## build all programs into bin/
 test: ## every test, on real servers; installs what it needs and says so
 	test/run.sh
 
-test-short: ## the tests that need nothing but Go
-	go test -race ./...
+test-short: ## the tests that need nothing but Go (with a C compiler at hand, also the race detector)
+	go test $(shell command -v gcc >/dev/null && echo -race) ./...
 
 lint: ## vet, staticcheck, golangci-lint
 	@mkdir -p $(TOOLS)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -121,6 +122,9 @@ func (f *follow) zmq(ctx context.Context, t *target) (err error) {
 		return usage(err)
 	}
 	defer func() { err = errors.Join(err, sub.Close(context.WithoutCancel(ctx))) }()
+	if err := f.connected(ctx, sub, t.xpub); err != nil {
+		return err
+	}
 	_, _ = fmt.Fprintf(f.notes, "following %s\n", t.xpub)
 	for n := 0; f.count == 0 || n < f.count; {
 		m, err := sub.Recv(ctx)
@@ -133,6 +137,23 @@ func (f *follow) zmq(ctx context.Context, t *target) (err error) {
 		n++
 		if _, err := fmt.Fprintf(f.out, "%s\n", m.Body); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// connected waits for the proxy, for as long as it takes, and says so after a while.
+func (f *follow) connected(ctx context.Context, sub *fanout.Subscriber, endpoint string) error {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	long := time.After(2 * time.Second)
+	for sub.Peers() == 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-long:
+			_, _ = fmt.Fprintf(f.notes, "waiting for a proxy at %s\n", endpoint)
+		case <-look.C:
 		}
 	}
 	return nil
