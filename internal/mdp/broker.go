@@ -1,0 +1,111 @@
+package mdp
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"eventspine/internal/fault"
+	"eventspine/internal/zmq"
+)
+
+const (
+	ticksPerBeat = 4 // how often a heartbeat interval the broker looks at the clock
+	maxFrames    = 64
+	closeTime    = time.Second // for the last messages to leave, at the end
+)
+
+// plug is a ROUTER or DEALER socket, or its stand-in in tests.
+type plug interface {
+	Send(context.Context, zmq.Msg) error
+	TrySend(zmq.Msg) error
+	Recv(context.Context) (zmq.Msg, error)
+	Close(context.Context) error
+}
+
+// Broker is a bound broker; Run serves.
+type Broker struct {
+	o        BrokerOptions
+	socket   plug
+	endpoint string
+}
+
+// Listen binds a broker to endpoint, one ROUTER for clients and workers. Errors are of kind
+// Invalid for a bad endpoint and Unavailable for one that is taken.
+func Listen(ctx context.Context, endpoint string, o BrokerOptions) (*Broker, error) {
+	o = o.withDefaults()
+	s := zmq.New(zmq.Router, zmq.Options{MaxFrame: int64(o.MaxBody), MaxFrames: maxFrames, RcvBytes: 8 * o.MaxBody,
+		SndBytes: 8 * o.MaxBody, Linger: closeTime, Monitor: zmq.LogMonitor(o.Log)})
+	at, err := s.Bind(ctx, endpoint)
+	if err != nil {
+		return nil, errors.Join(fault.E("listen for the control plane", fault.KindOf(err), err), s.Close(ctx))
+	}
+	return &Broker{o: o, socket: s, endpoint: at}, nil
+}
+
+// Endpoint is where clients and workers connect, with the actual port.
+func (b *Broker) Endpoint() string { return b.endpoint }
+
+// Close releases the socket of a Broker that Run never served.
+func (b *Broker) Close() error { return b.socket.Close(context.Background()) }
+
+// Run serves until ctx ends, tells the workers and closes the socket. It returns nil after a
+// clean end. Call it once.
+func (b *Broker) Run(ctx context.Context) error {
+	x := newExchange(b.o, b.socket.TrySend)
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	in := receive(reading, b.socket)
+	clock := time.NewTicker(b.o.Heartbeat / ticksPerBeat)
+	defer clock.Stop()
+	var failed error
+	for failed == nil && ctx.Err() == nil {
+		select {
+		case got := <-in:
+			if failed = got.err; failed == nil && got.m != nil {
+				x.handle(got.m)
+			}
+		case <-clock.C:
+			x.tick()
+		}
+	}
+	stop()
+	for range in { // waits for the reader
+	}
+	x.farewell()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	if err := b.socket.Close(closing); err != nil {
+		b.o.Log.Debug("a peer of the control plane did not take its last messages", "error", err)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fault.E("control plane", fault.KindOf(failed), failed)
+}
+
+// received is a message, or the error after which there are no more.
+type received struct {
+	m   zmq.Msg
+	err error
+}
+
+// receive passes on what p receives until ctx ends or p fails, and then closes the channel.
+func receive(ctx context.Context, p plug) <-chan received {
+	in := make(chan received)
+	go func() {
+		defer close(in)
+		for {
+			m, err := p.Recv(ctx)
+			select {
+			case in <- received{m, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return in
+}
