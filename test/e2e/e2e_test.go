@@ -415,14 +415,20 @@ type page struct {
 	Next   string            `json:"next"`
 }
 
-func search(t *testing.T, s *harness.System, token string, q url.Values) page {
+// ask sends one search and returns the status and the body.
+func ask(t *testing.T, s *harness.System, token string, q url.Values) (int, []byte) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.APIURL+"/api/search?"+q.Encode(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
-	status, body := do(t, r)
+	return do(t, r)
+}
+
+func search(t *testing.T, s *harness.System, token string, q url.Values) page {
+	t.Helper()
+	status, body := ask(t, s, token, q)
 	var out page
 	if status != http.StatusOK {
 		t.Fatalf("search %s: %d %s", q.Encode(), status, body)
