@@ -20,7 +20,7 @@ import (
 // command is the operator's command, pointed at the test system.
 func command(ctx context.Context, s *harness.System, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, filepath.Join(bin, "eventspine"), args...)
-	c.Env = append(os.Environ(), "JWT_SECRET="+harness.Secret, "EVENTSPINE_API="+s.APIURL, "EVENTSPINE_BRIDGE="+s.BridgeURL, "ZMQ_PROXY_XPUB="+s.XPub)
+	c.Env = append(os.Environ(), "JWT_SECRET="+harness.Secret, "EVENTSPINE_API="+s.APIURL, "EVENTSPINE_BRIDGE="+s.BridgeURL, "ZMQ_PROXY_XPUB="+s.XPub[0])
 	return c
 }
 

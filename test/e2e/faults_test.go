@@ -47,7 +47,7 @@ func TestGarbageOnTheWire(t *testing.T) {
 		}
 	}
 	var want []string
-	for typ, target := range map[zmq.Type]string{zmq.Push: s.WorkerEndpoints[0], zmq.Pub: s.XSub} {
+	for typ, target := range map[zmq.Type]string{zmq.Push: s.WorkerEndpoints[0], zmq.Pub: s.XSub[0]} {
 		for name, attack := range attacks(typ, target) {
 			t.Run(name+" at "+target, func(t *testing.T) {
 				attack(t)

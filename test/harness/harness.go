@@ -35,6 +35,7 @@ type Options struct {
 	Bin     string   // directory of the built programs, as Build made it
 	Dir     string   // for logs and data; must exist
 	Workers int      // 0 means 1
+	Proxies int      // 0 means 1
 	Redis   string   // URL; empty: the embedded one
 	ES      string   // URL; empty: the embedded one
 	Env     []string // NAME=VALUE for every process
@@ -42,14 +43,14 @@ type Options struct {
 
 // System is a running set of processes. The slices are in the order of the data path.
 type System struct {
-	API, Proxy, Indexer, Bridge *Process
-	Workers                     []*Process
-	Redis, ES                   string // their URLs
-	APIURL, BridgeURL           string
-	WorkerEndpoints             []string
-	XSub, XPub                  string
-	Ready                       map[string]string // /readyz by process name
-	Ping                        map[string]string // health endpoint by process name
+	API, Indexer, Bridge *Process
+	Workers, Proxies     []*Process
+	Redis, ES            string // their URLs
+	APIURL, BridgeURL    string
+	WorkerEndpoints      []string
+	XSub, XPub           []string          // one of each for each proxy
+	Ready                map[string]string // /readyz by process name
+	Ping                 map[string]string // health endpoint by process name
 
 	ports   []int
 	closers []func() error
@@ -108,12 +109,14 @@ func (s *System) start(ctx context.Context, o Options) error {
 	if err := s.servers(ctx, o); err != nil {
 		return err
 	}
-	workers := max(o.Workers, 1)
+	workers, proxies := max(o.Workers, 1), max(o.Proxies, 1)
 	var err error
-	if s.ports, err = FreePorts(4 + workers + 2*(4+workers)); err != nil {
+	if s.ports, err = FreePorts(2 + workers + 2*proxies + 2*(3+workers+proxies)); err != nil {
 		return err
 	}
-	s.XSub, s.XPub = s.endpoint(), s.endpoint()
+	for range proxies {
+		s.XSub, s.XPub = append(s.XSub, s.endpoint()), append(s.XPub, s.endpoint())
+	}
 	for range workers {
 		s.WorkerEndpoints = append(s.WorkerEndpoints, s.endpoint())
 	}
@@ -146,13 +149,15 @@ func (s *System) launch(o Options) error {
 		s.Ready[name], s.Ping[name] = "http://"+metrics, ping
 		env = append(env, "INSTANCE_ID="+name, "METRICS_ADDR="+metrics, "ZMQ_HEALTH="+ping,
 			"REDIS_URL="+s.Redis, "ES_HOST="+s.ES, "JWT_SECRET="+Secret,
-			"ZMQ_PROCESSING_HOST="+strings.Join(s.WorkerEndpoints, ","), "ZMQ_PROXY_XSUB="+s.XSub, "ZMQ_PROXY_XPUB="+s.XPub)
+			"ZMQ_PROCESSING_HOST="+strings.Join(s.WorkerEndpoints, ","), "ZMQ_PROXY_XSUB="+strings.Join(s.XSub, ","), "ZMQ_PROXY_XPUB="+strings.Join(s.XPub, ","))
 		return Launch(name, o.Dir, append(env, o.Env...), filepath.Join(o.Bin, program))
 	}
 	var errs []error
 	var err error
-	s.Proxy, err = run("proxy", "proxy-1", "ZMQ_PROXY_XSUB_BIND="+s.XSub, "ZMQ_PROXY_XPUB_BIND="+s.XPub)
-	errs = append(errs, err)
+	for i := range s.XSub {
+		p, err := run("proxy", fmt.Sprintf("proxy-%d", i+1), "ZMQ_PROXY_XSUB_BIND="+s.XSub[i], "ZMQ_PROXY_XPUB_BIND="+s.XPub[i])
+		s.Proxies, errs = append(s.Proxies, p), append(errs, err)
+	}
 	s.Indexer, err = run("indexer", "indexer-1")
 	errs = append(errs, err)
 	s.Bridge, err = run("bridge", "bridge-1", "BRIDGE_ADDR="+strings.TrimPrefix(s.BridgeURL, "http://"))
@@ -191,7 +196,7 @@ func (s *System) AllReady(ctx context.Context, limit time.Duration) error {
 // Processes lists what runs, upstream first: the order in which to stop.
 func (s *System) Processes() []*Process {
 	all := append([]*Process{s.API}, s.Workers...)
-	all = append(all, s.Proxy, s.Indexer, s.Bridge)
+	all = append(append(all, s.Proxies...), s.Indexer, s.Bridge)
 	out := all[:0]
 	for _, p := range all {
 		if p != nil && p.cmd != nil {
