@@ -25,9 +25,10 @@ type options struct {
 	For     time.Duration // of the steady part
 	WarmUp  time.Duration // at the same rate before it, not counted
 	Clients int
-	Burst   int // events
-	Workers int // worker processes
-	Senders int // keep-alive connections of the generator
+	Burst   int      // events
+	Workers int      // worker processes
+	Senders int      // keep-alive connections of the generator
+	Env     []string // NAME=VALUE for every service
 	Redis   string
 	ES      string
 	Verbose bool
@@ -43,6 +44,10 @@ func main() {
 	flag.IntVar(&o.Workers, "workers", 1, "worker processes")
 	flag.IntVar(&o.Senders, "senders", 32, "keep-alive connections of the load generator")
 	flag.StringVar(&o.ES, "es", os.Getenv("EVENTSPINE_TEST_ES"), "URL of an Elasticsearch; empty: the embedded index")
+	flag.Func("env", "NAME=VALUE for every service; may be given several times", func(v string) error {
+		o.Env = append(o.Env, v)
+		return nil
+	})
 	flag.BoolVar(&o.Verbose, "v", false, "print the services' logs at the end")
 	flag.Parse()
 	ctx, stop := run.Signals(context.Background())
@@ -85,7 +90,7 @@ func measure(ctx context.Context, o options) (r *result, err error) {
 		defer func() { _ = p.Stop(5 * time.Second) }()
 		o.Redis = url
 	}
-	s, err := harness.Start(ctx, harness.Options{Bin: dir, Dir: dir, Workers: o.Workers, Redis: o.Redis, ES: o.ES, Env: []string{"LOG_LEVEL=WARN"}})
+	s, err := harness.Start(ctx, harness.Options{Bin: dir, Dir: dir, Workers: o.Workers, Redis: o.Redis, ES: o.ES, Env: append([]string{"LOG_LEVEL=WARN"}, o.Env...)})
 	if err != nil {
 		return nil, err
 	}
