@@ -91,3 +91,24 @@ func drain(s *Socket, n int) error {
 	}
 	return nil
 }
+
+func BenchmarkCurve(b *testing.B) {
+	server, client := curves(b)
+	pull, ep := bound(b, Pull, server)
+	push := connected(b, Push, client, ep)
+	peersOf(b, 1, push, pull)
+	body := make([]byte, 256)
+	done := make(chan error, 1)
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() { done <- drain(pull, b.N) }()
+	for range b.N {
+		if err := push.Send(b.Context(), Msg{body}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+}

@@ -14,6 +14,8 @@
 //   - Whatever bytes a peer sends, only its own connection ends, and the cause is reported to
 //     Options.Monitor and counted in Stats.
 //
+// With Options.Curve every connection is encrypted and both its ends are proved.
+//
 // The layers: a transport (transport.go, ipc.go, inproc.go) gives net.Conns; zmtp speaks the wire protocol on one;
 // a peer (peer.go) is a connection with its queues and its two goroutines; a pattern
 // (push.go, pub.go, sub.go, reqrep.go, router.go) decides which peer a message goes to and which

@@ -14,6 +14,7 @@ var (
 	ErrClosed     = fault.E("zmq", fault.Unavailable, errors.New("socket is closed"))
 	ErrState      = fault.E("zmq", fault.Conflict, errors.New("REQ or REP socket used out of turn"))
 	ErrProtocol   = zmtp.ErrProtocol
+	ErrRefused    = zmtp.ErrRefused // wrapped by what Monitor reports when CURVE's Authorize, ours or the peer's, said no
 
 	// ErrUnroutable: no peer of the identity that a ROUTER's message begins with is connected.
 	ErrUnroutable = fault.E("zmq", fault.NotFound, errors.New("no peer has this identity"))

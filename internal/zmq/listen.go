@@ -51,6 +51,9 @@ func (s *Socket) resolve(endpoint string) (transport, string, error) {
 	if err := checkIdentity(s.opt.Identity); err != nil {
 		return nil, "", fault.E("zmq", fault.Invalid, err)
 	}
+	if err := s.opt.Curve.check(); err != nil {
+		return nil, "", err
+	}
 	return resolve(endpoint, s.opt.Inproc)
 }
 
@@ -99,7 +102,7 @@ func (s *Socket) run(c net.Conn, d *dialer, endpoint string) (bool, error) {
 		s.mu.Unlock()
 	}()
 	z, err := zmtp.Open(c, zmtp.Config{Type: s.typ.String(), Identity: s.opt.Identity, Server: d == nil,
-		Timeout: s.opt.HandshakeTimeout, Compatible: s.typ.compatible, Limits: s.opt.limits()})
+		Timeout: s.opt.HandshakeTimeout, Compatible: s.typ.compatible, Limits: s.opt.limits(), Curve: s.opt.Curve.secure(c)})
 	if err == nil {
 		err = newPeer(s, z, d, endpoint).serve()
 	}

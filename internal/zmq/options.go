@@ -68,6 +68,7 @@ type Options struct {
 	RouterDrop         bool           // ROUTER: drop and count what no peer can take; otherwise unroutable is ErrUnroutable and a full peer is waited for
 	Handover           bool           // ROUTER: a new peer takes the identity of a connected one, which is cut off; otherwise the new one is refused
 	Inproc             *InprocNetwork // where inproc:// names are bound; nil: this transport is refused
+	Curve              *CurveOptions  // encrypts and proves every connection; nil: plain ones only
 	Monitor            func(Event)    // called from the socket's goroutines, must not block or call the socket; nil: none
 }
 

@@ -155,12 +155,12 @@ func (p *peer) write() error {
 		if batch, control, ok = p.take(batch, control); !ok {
 			return nil
 		}
-		p.conn.AppendRaw(control)
+		extra := p.conn.AppendRaw(control)
 		for i := range batch {
 			p.conn.Append(batch[i].msg)
 		}
 		if n, err := p.conn.Flush(); err != nil {
-			p.giveBack(batch, n-int64(len(control)))
+			p.giveBack(batch, n-extra)
 			return err
 		}
 	}
@@ -220,7 +220,7 @@ func (p *peer) giveBack(batch []item, n int64) {
 	defer p.s.mu.Unlock()
 	done := 0
 	for ; done < len(batch); done++ {
-		if n -= zmtp.Size(batch[done].msg); n < 0 {
+		if n -= p.conn.WireSize(batch[done].msg); n < 0 {
 			break
 		}
 	}

@@ -8,6 +8,7 @@ const (
 	Pong      = "PONG"
 	Subscribe = "SUBSCRIBE"
 	Cancel    = "CANCEL"
+	Error     = "ERROR"
 )
 
 const maxPingContext = 16 // bytes, RFC 37
@@ -35,6 +36,14 @@ func PongFor(ping *Command) ([]byte, error) {
 		return nil, corrupt("PING of %d bytes", len(ping.Body))
 	}
 	return EncodeCommand(Pong, ping.Body[2:]), nil
+}
+
+// errorReason is the text of an ERROR command, as far as it is there.
+func errorReason(cmd *Command) string {
+	if len(cmd.Body) == 0 {
+		return ""
+	}
+	return string(cmd.Body[1:min(len(cmd.Body), 1+int(cmd.Body[0]))])
 }
 
 // EncodeCommand is the whole command frame. The name must have 1 to 255 bytes.

@@ -6,5 +6,6 @@
 // its deadline. Greeting, NULL handshake and metadata are those of go-zeromq/zmq4, driven
 // over a guarded connection; the frames after it are read and written here.
 //
-// An encrypting net.Conn that shows NULL above and CURVE below fits under Open unchanged.
+// With Config.Curve the handshake is that of package curve, in the place where zmq4 has its
+// mechanisms, and every frame after it is sealed. There is no way back to plain frames.
 package zmtp

@@ -8,10 +8,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/go-zeromq/zmq4"
 	"github.com/go-zeromq/zmq4/security/null"
+
+	"eventspine/internal/zmq/curve"
 )
 
 const (
@@ -30,6 +33,16 @@ type Config struct {
 	Timeout    time.Duration // of the whole handshake; must be positive
 	Compatible func(peerType string) error
 	Limits     Limits
+	Curve      *Curve // nil: NULL, without encryption; the peer must use the same
+}
+
+// Curve are the keys for an encrypted connection. Authorize is asked by the CURVE server about
+// a client that has proved its key; the reason it gives is not told to the client.
+type Curve struct {
+	Server    bool // the CURVE server, whoever binds
+	Keys      curve.Pair
+	ServerKey curve.Key // of the server; a client's
+	Authorize func(client curve.Key, identity string) error
 }
 
 // Conn is one connection after its handshake. One goroutine may read while another writes.
@@ -37,20 +50,27 @@ type Conn struct {
 	*Reader
 	*Writer
 	net.Conn
+	session      *curve.Session    // nil: plain
 	PeerType     string            // the peer's socket type, such as "PULL"
 	PeerIdentity string            // as the peer announced it; may be empty
+	PeerKey      curve.Key         // proved, with CURVE only
 	Meta         map[string]string // everything the peer's READY held
+	Modern       bool              // the peer speaks ZMTP 3.1: PING, SUBSCRIBE and CANCEL
 }
 
 // Open exchanges greetings and READY commands on c within cfg.Timeout, whatever the peer
 // does. On an error c is closed and what the peer is known to be is in the returned Conn,
 // which is otherwise of no use. Errors the peer's bytes caused wrap ErrProtocol.
 func Open(c net.Conn, cfg Config) (*Conn, error) {
-	g := &guard{Conn: c, r: bufio.NewReaderSize(c, guardSize), left: greetingSize}
+	g := &guard{Conn: c, r: bufio.NewReaderSize(c, guardSize), left: greetingSize, commands: 1, mechanism: "NULL"}
+	if cfg.Curve != nil {
+		g.commands, g.mechanism, g.server = 2, "CURVE", cfg.Curve.Server
+	}
 	out := &Conn{Conn: c}
 	err := c.SetDeadline(time.Now().Add(cfg.Timeout))
 	if err == nil {
 		err = out.open(g, cfg)
+		out.Modern = g.modern
 	}
 	if err == nil {
 		err = c.SetDeadline(time.Time{})
@@ -61,19 +81,20 @@ func Open(c net.Conn, cfg Config) (*Conn, error) {
 	}
 	// What the guard has buffered comes first; after it, reads of the larger buffer pass it by.
 	out.Reader, out.Writer = NewReader(bufio.NewReaderSize(g.r, readBufferSize), cfg.Limits), NewWriter(c)
+	out.Reader.session, out.Writer.session = out.session, out.session
 	return out, nil
 }
 
 func (c *Conn) open(g *guard, cfg Config) (err error) {
-	sec := &nullMechanism{Security: null.Security(), conn: c, compatible: cfg.Compatible}
+	sec := &mechanism{Security: null.Security(), conn: c, compatible: cfg.Compatible, curve: cfg.Curve}
 	defer func() {
 		if r := recover(); r != nil { // a READY that ends early panics in zmq4
 			err = corrupt("malformed handshake: %v", r)
 		}
 	}()
 	_, err = zmq4.Open(g, sec, zmq4.SocketType(cfg.Type), zmq4.SocketIdentity(cfg.Identity), cfg.Server, nil)
-	if err == nil {
-		err = g.flush()
+	if err == nil || errors.Is(err, ErrRefused) { // our ERROR may wait there
+		err = errors.Join(err, g.flush())
 	}
 	return classify(err)
 }
@@ -82,7 +103,7 @@ func (c *Conn) open(g *guard, cfg Config) (err error) {
 func classify(err error) error {
 	var network net.Error
 	switch {
-	case err == nil, errors.Is(err, ErrProtocol):
+	case err == nil, errors.Is(err, ErrProtocol), errors.Is(err, ErrRefused):
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("zmtp: handshake not finished in time: %w", os.ErrDeadlineExceeded)
@@ -92,16 +113,29 @@ func classify(err error) error {
 	return corrupt("handshake: %w", err)
 }
 
-// nullMechanism is zmq4's NULL handshake plus our own check of the peer's socket type, which
-// also remembers what the peer is when the answer is no.
-type nullMechanism struct {
+// mechanism is zmq4's NULL handshake, or CURVE in its place, plus our own check of the peer's
+// socket type, which also remembers what the peer is when the answer is no.
+type mechanism struct {
 	zmq4.Security
 	conn       *Conn
 	compatible func(string) error
+	curve      *Curve
 }
 
-func (n *nullMechanism) Handshake(c *zmq4.Conn, server bool) error {
-	if err := n.Security.Handshake(c, server); err != nil {
+// Type goes into the greeting.
+func (n *mechanism) Type() zmq4.SecurityType {
+	if n.curve != nil {
+		return zmq4.CurveSecurity
+	}
+	return n.Security.Type()
+}
+
+func (n *mechanism) Handshake(c *zmq4.Conn, server bool) error {
+	agree := n.Security.Handshake
+	if n.curve != nil {
+		agree = n.agreeOnKeys
+	}
+	if err := agree(c, server); err != nil {
 		return err
 	}
 	n.conn.Meta = c.Peer.Meta
@@ -115,16 +149,62 @@ func (n *nullMechanism) Handshake(c *zmq4.Conn, server bool) error {
 	return nil
 }
 
+// agreeOnKeys is the CURVE handshake. What zmq4 would send and receive after it is of no use,
+// as it knows no sealed frames; the Reader and the Writer do.
+func (n *mechanism) agreeOnKeys(c *zmq4.Conn, _ bool) error {
+	metadata, err := c.Meta.MarshalZMTP()
+	if err != nil {
+		return err
+	}
+	cfg := curve.Config{Server: n.curve.Server, Keys: n.curve.Keys, ServerKey: n.curve.ServerKey}
+	if n.curve.Authorize != nil {
+		cfg.Authorize = func(client curve.Key, metadata []byte) error {
+			meta := zmq4.Metadata{}
+			if err := meta.UnmarshalZMTP(metadata); err != nil {
+				return err
+			}
+			n.conn.PeerIdentity, n.conn.PeerType = meta["Identity"], meta["Socket-Type"]
+			return n.curve.Authorize(client, meta["Identity"])
+		}
+	}
+	session, theirs, err := curve.Handshake(wire{c}, cfg, metadata)
+	switch {
+	case errors.Is(err, curve.ErrDenied):
+		return refused("%w", err)
+	case errors.Is(err, curve.ErrProtocol):
+		return corrupt("%w", err)
+	case err != nil:
+		return err
+	}
+	n.conn.session, n.conn.PeerKey = session, session.Peer
+	return c.Peer.Meta.UnmarshalZMTP(theirs)
+}
+
+// wire is a zmq4 connection as CURVE's handshake sees it.
+type wire struct{ c *zmq4.Conn }
+
+func (w wire) SendCommand(name string, body []byte) error { return w.c.SendCmd(name, body) }
+
+func (w wire) RecvCommand() (string, []byte, error) {
+	cmd, err := w.c.RecvCmd()
+	return cmd.Name, cmd.Body, err
+}
+
 // guard stands between zmq4 and the connection during the handshake. It lets through one
-// greeting and one command frame of bounded size, and gathers what zmq4 writes in small
-// pieces into one write before each read.
+// greeting and as many command frames of bounded size as the mechanism has, and gathers what
+// zmq4 writes in small pieces into one write before each read. In our greeting it puts the
+// version and the role that zmq4 cannot: 3.1, whose commands the layers above know.
 type guard struct {
 	net.Conn
-	r     *bufio.Reader
-	out   []byte
-	left  uint64 // bytes of the greeting or of the command still to pass
-	begun bool   // the greeting's first byte was looked at
-	ready bool   // the command frame's header was looked at
+	r         *bufio.Reader
+	out       []byte
+	greeted   bool   // our greeting is written
+	mechanism string // that both must name
+	server    bool   // our role in it
+	left      uint64 // bytes of the greeting or of the command still to pass
+	begun     bool   // the peer's greeting was looked at
+	modern    bool   // it says 3.1 or more
+	commands  int    // how many more may come
 }
 
 func (g *guard) Write(p []byte) (int, error) {
@@ -135,6 +215,13 @@ func (g *guard) Write(p []byte) (int, error) {
 func (g *guard) flush() error {
 	if len(g.out) == 0 {
 		return nil
+	}
+	if !g.greeted && len(g.out) >= greetingSize {
+		g.out[11] = 1
+		if g.server {
+			g.out[32] = 1
+		}
+		g.greeted = true
 	}
 	_, err := g.Conn.Write(g.out)
 	g.out = nil
@@ -166,13 +253,16 @@ func (g *guard) admit() error {
 		if first[0] != 0xff {
 			return corrupt("greeting begins with %#02x, this is no ZMTP peer", first[0])
 		}
+		if err := g.vetGreeting(); err != nil {
+			return err
+		}
 		g.begun = true
 	}
 	if g.left > 0 {
 		return nil
 	}
-	if g.ready {
-		return corrupt("more than one command in the handshake")
+	if g.commands == 0 {
+		return corrupt("more commands than the handshake has")
 	}
 	h, err := g.r.Peek(2)
 	if err != nil {
@@ -193,6 +283,39 @@ func (g *guard) admit() error {
 	default:
 		return corrupt("frame with flags %#02x in the handshake", h[0])
 	}
-	g.ready = true
+	g.commands--
+	return g.vetCommand()
+}
+
+// vetGreeting waits for the whole greeting and says clearly what zmq4 only calls bad.
+func (g *guard) vetGreeting() error {
+	b, err := g.r.Peek(greetingSize)
+	if err != nil {
+		return err
+	}
+	theirs, _, _ := strings.Cut(string(b[12:32]), "\x00")
+	if b[9] == 0x7f && b[10] >= 3 && theirs != g.mechanism {
+		return corrupt("the peer's security mechanism is %.20q, ours is %s", theirs, g.mechanism)
+	}
+	if g.server && b[32] == 1 {
+		return corrupt("both ends are %s servers", g.mechanism)
+	}
+	g.modern = b[10] > 3 || b[10] == 3 && b[11] >= 1
+	return nil
+}
+
+// vetCommand finds an ERROR, by which a peer says why it will not have us (RFC 23).
+func (g *guard) vetCommand() error {
+	b, err := g.r.Peek(int(min(g.left, guardSize)))
+	if err != nil {
+		return err
+	}
+	header := 2
+	if b[0]&flagLong != 0 {
+		header = 9
+	}
+	if cmd, err := ParseCommand(b[header:]); err == nil && cmd.Name == Error {
+		return refused("the peer says %q", errorReason(cmd))
+	}
 	return nil
 }

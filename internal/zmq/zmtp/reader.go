@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+
+	"eventspine/internal/zmq/curve"
 )
 
 const (
@@ -29,6 +31,9 @@ type Reader struct {
 	frames [][]byte // of a message whose end has not come
 	bytes  int64
 	inside bool // between two frames of one message
+
+	session *curve.Session // opens the frames; nil: they are plain
+	sealed  []byte         // memory for them
 }
 
 // NewReader reads from r, which holds what came after the handshake.
@@ -40,11 +45,7 @@ func NewReader(r *bufio.Reader, lim Limits) *Reader { return &Reader{r: r, lim: 
 // the Reader must not be used again.
 func (r *Reader) Next() (msg [][]byte, cmd *Command, err error) {
 	for {
-		flags, size, err := r.header()
-		if err != nil {
-			return nil, nil, err
-		}
-		body, err := r.body(size)
+		flags, body, err := r.frame()
 		if err != nil {
 			return nil, nil, err
 		}
@@ -56,12 +57,39 @@ func (r *Reader) Next() (msg [][]byte, cmd *Command, err error) {
 			return [][]byte{body}, nil, nil
 		}
 		r.frames = append(r.frames, body)
-		r.bytes += int64(size)
+		r.bytes += int64(len(body))
 		if r.inside = flags&flagMore != 0; !r.inside {
 			msg, r.frames, r.bytes = r.frames, nil, 0
 			return msg, nil, nil
 		}
 	}
+}
+
+// frame gives the next frame, opened when it is sealed.
+func (r *Reader) frame() (flags byte, body []byte, err error) {
+	flags, size, err := r.header()
+	if err != nil {
+		return 0, nil, err
+	}
+	if r.session == nil {
+		body, err = r.body(size, nil)
+		return flags, body, err
+	}
+	if r.sealed, err = r.body(size, r.sealed); err != nil {
+		return 0, nil, err
+	}
+	inner, body, err := r.session.Open(r.sealed)
+	if err != nil {
+		return 0, nil, corrupt("%w", err)
+	}
+	if cap(r.sealed) > readBufferSize {
+		r.sealed = nil
+	}
+	flags = inner & curve.More
+	if inner&curve.Command != 0 {
+		flags |= flagCommand
+	}
+	return flags, body, r.vet(flags, uint64(len(body)))
 }
 
 // header reads and vets flags and size, so that no memory is taken for what is refused.
@@ -78,7 +106,12 @@ func (r *Reader) header() (flags byte, size uint64, err error) {
 		}
 		size, n = binary.BigEndian.Uint64(h[1:]), 9
 	}
-	if err := r.vet(flags, size); err != nil {
+	if r.session != nil {
+		err = r.vetSealed(flags, size)
+	} else {
+		err = r.vet(flags, size)
+	}
+	if err != nil {
 		return 0, 0, err
 	}
 	_, err = r.r.Discard(n)
@@ -105,8 +138,23 @@ func (r *Reader) vet(flags byte, size uint64) error {
 	return nil
 }
 
-func (r *Reader) body(size uint64) ([]byte, error) {
-	b := make([]byte, min(size, growStep))
+// vetSealed looks at a frame whose own flags and size are inside its box.
+func (r *Reader) vetSealed(flags byte, size uint64) error {
+	switch {
+	case flags&^(flagLong|flagCommand) != 0:
+		return corrupt("frame flags %#02x on a sealed frame", flags)
+	case size > uint64(max(r.lim.Frame, maxCommand))+uint64(curve.Overhead):
+		return tooLarge("sealed frame of %d bytes, the limit is %d", size, r.lim.Frame)
+	}
+	return nil
+}
+
+// body reads size bytes into mem if they fit there.
+func (r *Reader) body(size uint64, mem []byte) ([]byte, error) {
+	b := mem[:min(size, uint64(cap(mem)), growStep)]
+	if uint64(len(b)) < min(size, growStep) {
+		b = make([]byte, min(size, growStep))
+	}
 	for done := uint64(0); ; {
 		n, err := io.ReadFull(r.r, b[done:])
 		if err != nil {

@@ -1,8 +1,11 @@
 package zmtp
 
 import (
+	"encoding/binary"
 	"io"
 	"net"
+
+	"eventspine/internal/zmq/curve"
 )
 
 const (
@@ -17,6 +20,8 @@ type Writer struct {
 	from int         // where in buf the segment begins that no vector holds yet
 	vec  net.Buffers // segments to write, in order
 	keep net.Buffers // vec's backing array, as WriteTo consumes vec
+
+	session *curve.Session // seals the frames; nil: they go out plain
 }
 
 // NewWriter writes to w; a *net.TCPConn gets long frames by writev, without a copy.
@@ -29,6 +34,10 @@ func (w *Writer) Append(msg [][]byte) {
 		if i == len(msg)-1 {
 			flags = 0
 		}
+		if w.session != nil {
+			w.seal(flags, f) // More is the same bit in and outside a box
+			continue
+		}
 		w.buf = appendHeader(w.buf, flags, len(f))
 		if len(f) < copyBelow {
 			w.buf = append(w.buf, f...)
@@ -39,8 +48,33 @@ func (w *Writer) Append(msg [][]byte) {
 	}
 }
 
-// AppendRaw adds bytes that are whole frames already.
-func (w *Writer) AppendRaw(b []byte) { w.buf = append(w.buf, b...) }
+// seal adds one frame in a box.
+func (w *Writer) seal(flags byte, body []byte) {
+	w.buf = appendHeader(w.buf, 0, curve.Overhead+len(body))
+	w.buf = w.session.Seal(w.buf, flags, body)
+}
+
+// AppendRaw adds bytes that are whole frames already, and says how many they are on the wire.
+func (w *Writer) AppendRaw(b []byte) int64 {
+	before := len(w.buf)
+	if w.session == nil {
+		w.buf = append(w.buf, b...)
+		return int64(len(b))
+	}
+	for len(b) > 0 {
+		flags, header, size := b[0], 2, uint64(b[1])
+		if flags&flagLong != 0 {
+			header, size = 9, binary.BigEndian.Uint64(b[1:])
+		}
+		inner := flags & flagMore
+		if flags&flagCommand != 0 {
+			inner |= curve.Command
+		}
+		w.seal(inner, b[header:header+int(size)])
+		b = b[header+int(size):]
+	}
+	return int64(len(w.buf) - before)
+}
 
 func (w *Writer) cut() {
 	if len(w.buf) > w.from {
@@ -70,7 +104,21 @@ func (w *Writer) Flush() (n int64, err error) {
 	return n, err
 }
 
-// Size is the number of bytes that msg takes on the wire.
+// WireSize is the number of bytes that msg takes on this connection.
+func (w *Writer) WireSize(msg [][]byte) (n int64) {
+	if w.session == nil {
+		return Size(msg)
+	}
+	for _, f := range msg {
+		n += Size([][]byte{f[:len(f):len(f)]}) + int64(curve.Overhead)
+		if len(f) <= 255 && len(f)+curve.Overhead > 255 {
+			n += 7 // only sealed does it need the long header
+		}
+	}
+	return n
+}
+
+// Size is the number of bytes that msg takes on the wire of a plain connection.
 func Size(msg [][]byte) (n int64) {
 	for _, f := range msg {
 		n += 2 + int64(len(f))
