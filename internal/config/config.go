@@ -27,8 +27,13 @@ type Common struct {
 	LogLevel        slog.Level `env:"LOG_LEVEL" doc:"least severe log line written: DEBUG, INFO, WARN or ERROR"`
 	Health          string     `env:"ZMQ_HEALTH" doc:"endpoint of the REQ/REP health socket, answers PING with PONG; empty: none"`
 	Metrics         string     `env:"METRICS_ADDR" doc:"address of /metrics, /healthz and /readyz; empty: none"`
+	Control         []string   `env:"ZMQ_CONTROL" doc:"endpoints of the control plane (ZMQ_CONTROL_BIND of each proxy) where this service registers for eventspine status, separated by commas; empty: none"`
 	Statsd          string     `env:"STATSD_ADDR" doc:"host:port of a StatsD server that gets zmq.events.received and zmq.events.latency; empty: none"`
 	AllowPublicBind bool       `env:"ALLOW_PUBLIC_BIND" doc:"allow sockets on every address of the machine (0.0.0.0)"`
+
+	// Service is the name under which it registers, such as worker; package run sets it. A
+	// service without a name does not register.
+	Service string
 
 	// Log is where the service writes; never nil in a running service.
 	Log *slog.Logger

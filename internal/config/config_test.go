@@ -170,7 +170,7 @@ func TestSettingsDescribeThemselves(t *testing.T) {
 		byName[s.Name] = s
 		order = append(order, s.Name)
 	}
-	want := "INSTANCE_ID LOG_LEVEL ZMQ_HEALTH METRICS_ADDR STATSD_ADDR ALLOW_PUBLIC_BIND PORT DEMO_ADDR DEMO_BINDS JWT_SECRET DEMO_WORKERS DEMO_SIZE DEMO_WAIT DEMO_ON"
+	want := "INSTANCE_ID LOG_LEVEL ZMQ_HEALTH METRICS_ADDR ZMQ_CONTROL STATSD_ADDR ALLOW_PUBLIC_BIND PORT DEMO_ADDR DEMO_BINDS JWT_SECRET DEMO_WORKERS DEMO_SIZE DEMO_WAIT DEMO_ON"
 	if got := strings.Join(order, " "); got != want {
 		t.Errorf("settings are %s", got)
 	}

@@ -1,6 +1,7 @@
 // Package health answers the questions an operator asks of any service: is it alive
 // (PING → PONG over REQ/REP, GET /healthz), can it do its work (GET /readyz, which names
-// every dependency that is away), and what are its figures (GET /metrics).
+// every dependency that is away), and what are its figures (GET /metrics). It also registers
+// the service with the control plane, where `eventspine status` asks.
 package health
 
 import (
@@ -19,6 +20,7 @@ import (
 
 	"eventspine/internal/config"
 	"eventspine/internal/fault"
+	"eventspine/internal/status"
 	"eventspine/internal/zmq"
 )
 
@@ -43,6 +45,7 @@ type Server struct {
 	ping   string
 	web    net.Listener
 	reg    *prometheus.Registry
+	status *status.Reporter // nil: no control plane to register with
 }
 
 // Listen binds the health socket and the metrics address of c, so that both are known before
@@ -51,6 +54,13 @@ type Server struct {
 func Listen(ctx context.Context, c *config.Common, reg *prometheus.Registry) (*Server, error) {
 	const op = "listen for health checks"
 	s := &Server{common: c, reg: reg}
+	if c.Service != "" && len(c.Control) > 0 {
+		var err error
+		s.status, err = status.New(status.Options{Service: c.Service, Instance: c.InstanceID, Brokers: c.Control, Figures: reg, Log: c.Log})
+		if err != nil {
+			return nil, err
+		}
+	}
 	if c.Health != "" {
 		s.rep = zmq.New(zmq.Rep, zmq.Options{Monitor: zmq.LogMonitor(c.Log)})
 		at, err := s.rep.Bind(ctx, c.Health)
@@ -80,7 +90,7 @@ func (s *Server) HTTP() string {
 	return s.web.Addr().String()
 }
 
-// Run serves until ctx ends and then closes both sockets. It returns nil after a clean end.
+// Run serves until ctx ends and then closes the sockets. It returns nil after a clean end.
 func (s *Server) Run(ctx context.Context, checks ...Check) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if s.rep != nil {
@@ -88,6 +98,9 @@ func (s *Server) Run(ctx context.Context, checks ...Check) error {
 	}
 	if s.web != nil {
 		g.Go(func() error { return s.serve(ctx, checks) })
+	}
+	if s.status != nil {
+		g.Go(func() error { return s.status.Run(ctx) })
 	}
 	return g.Wait()
 }

@@ -16,6 +16,9 @@ import (
 
 	"eventspine/internal/config"
 	"eventspine/internal/fault"
+	"eventspine/internal/mdp"
+	"eventspine/internal/status"
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 )
 
@@ -183,4 +186,40 @@ func TestNothingToServe(t *testing.T) {
 func TestEndsWithAnIdleClient(t *testing.T) {
 	s := serve(t)
 	read(t, "http://"+s.HTTP()+"/healthz") // the default client keeps the connection
+}
+
+// A service with a name and a control plane is found there under both.
+func TestItRegistersWithTheControlPlane(t *testing.T) {
+	b, err := mdp.Listen(t.Context(), "tcp://127.0.0.1:0", mdp.BrokerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := common()
+	c.Service, c.InstanceID, c.Control = "demo", "demo-7", []string{b.Endpoint()}
+	s, err := Listen(t.Context(), c, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	go func() { ended <- b.Run(ctx) }()
+	go func() { ended <- s.Run(ctx) }()
+	testkit.Eventually(t, 5*time.Second, func() bool {
+		found, err := status.Survey(t.Context(), mdp.ClientOptions{Endpoints: c.Control})
+		return err == nil && len(found) == 1 && found[0].State == status.Alive && found[0].Instance == "demo-7" && found[0].Service == "demo"
+	}, "the service is in the survey")
+	stop()
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestANameThatIsNoneIsRefused(t *testing.T) {
+	c := common()
+	c.Service, c.InstanceID, c.Control = "demo", "two\nlines", []string{"tcp://127.0.0.1:1"}
+	if _, err := Listen(t.Context(), c, prometheus.NewRegistry()); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("got %v", err)
+	}
 }

@@ -12,7 +12,8 @@ import (
 const (
 	ticksPerBeat = 4 // how often a heartbeat interval the broker looks at the clock
 	maxFrames    = 64
-	closeTime    = time.Second // for the last messages to leave, at the end
+	closeTime    = time.Second            // for a broker's last messages to leave, at the end
+	leaveTime    = 200 * time.Millisecond // for a worker's: its broker may be gone already
 )
 
 // plug is a ROUTER or DEALER socket, or its stand-in in tests.

@@ -61,7 +61,7 @@ func NewWorker(o WorkerOptions, handle Handler) (*Worker, error) {
 	}
 	w := &Worker{o: o.withDefaults(), handle: handle}
 	w.dial = func() (plug, error) {
-		s := zmq.New(zmq.Dealer, zmq.Options{MaxFrames: maxFrames, Linger: closeTime})
+		s := zmq.New(zmq.Dealer, zmq.Options{MaxFrames: maxFrames, Linger: leaveTime})
 		if err := s.Connect(w.o.Endpoint); err != nil {
 			return nil, errors.Join(err, s.Close(context.Background()))
 		}
@@ -135,7 +135,7 @@ func (s *session) run(ctx context.Context, dial func() (plug, error)) error {
 	stop()
 	for range in { // waits for the reader
 	}
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
 	if ctx.Err() == nil {
 		cancel() // nothing more is for this broker

@@ -10,11 +10,12 @@ import (
 // Config holds the settings of the proxy.
 type Config struct {
 	config.Common
-	XSubBind string       `env:"ZMQ_PROXY_XSUB_BIND" doc:"endpoint where publishers connect (XSUB)" kind:"bind"`
-	XPubBind string       `env:"ZMQ_PROXY_XPUB_BIND" doc:"endpoint where subscribers connect (XPUB)" kind:"bind"`
-	SndHWM   int          `env:"PROXY_SNDHWM" doc:"messages that may wait for one subscriber; more are dropped for it alone"`
-	SndBytes config.Bytes `env:"PROXY_SNDBYTES" doc:"bytes that may wait for one subscriber; more are dropped for it alone"`
-	RcvHWM   int          `env:"PROXY_RCVHWM" doc:"messages of one publisher that may wait to be forwarded; more wait at the publisher"`
+	XSubBind    string       `env:"ZMQ_PROXY_XSUB_BIND" doc:"endpoint where publishers connect (XSUB)" kind:"bind"`
+	XPubBind    string       `env:"ZMQ_PROXY_XPUB_BIND" doc:"endpoint where subscribers connect (XPUB)" kind:"bind"`
+	ControlBind string       `env:"ZMQ_CONTROL_BIND" doc:"endpoint of the control plane (ROUTER) that every service's ZMQ_CONTROL names; empty: none" kind:"bind"`
+	SndHWM      int          `env:"PROXY_SNDHWM" doc:"messages that may wait for one subscriber; more are dropped for it alone"`
+	SndBytes    config.Bytes `env:"PROXY_SNDBYTES" doc:"bytes that may wait for one subscriber; more are dropped for it alone"`
+	RcvHWM      int          `env:"PROXY_RCVHWM" doc:"messages of one publisher that may wait to be forwarded; more wait at the publisher"`
 }
 
 // DefaultConfig has working settings on the loopback interface.
@@ -26,11 +27,12 @@ func DefaultConfig() Config {
 			Health:     "tcp://127.0.0.1:5556",
 			Metrics:    "127.0.0.1:9465",
 		},
-		XSubBind: "tcp://127.0.0.1:5559",
-		XPubBind: "tcp://127.0.0.1:5560",
-		SndHWM:   100_000,
-		SndBytes: 64 << 20,
-		RcvHWM:   10_000,
+		XSubBind:    "tcp://127.0.0.1:5559",
+		XPubBind:    "tcp://127.0.0.1:5560",
+		ControlBind: "tcp://127.0.0.1:5562",
+		SndHWM:      100_000,
+		SndBytes:    64 << 20,
+		RcvHWM:      10_000,
 	}
 }
 

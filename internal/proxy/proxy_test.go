@@ -183,7 +183,7 @@ func TestStopDrains(t *testing.T) {
 
 func TestAnEndedContextOnlyCloses(t *testing.T) {
 	c := DefaultConfig()
-	c.XSubBind, c.XPubBind, c.Health, c.Metrics = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "", ""
+	c.XSubBind, c.XPubBind, c.ControlBind, c.Health, c.Metrics = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "", ""
 	d, err := Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -206,11 +206,13 @@ func TestOpenNamesTheWrongSetting(t *testing.T) {
 		"bytes":      {func(c *Config) { c.SndBytes = 1 }, "PROXY_SNDBYTES", fault.Invalid},
 		"front":      {func(c *Config) { c.XSubBind = "nonsense" }, "ZMQ_PROXY_XSUB_BIND", fault.Invalid},
 		"back taken": {func(c *Config) { c.XPubBind = taken.XPub() }, "ZMQ_PROXY_XPUB_BIND", fault.Unavailable},
+		"control":    {func(c *Config) { c.ControlBind = taken.Control() }, "ZMQ_CONTROL_BIND", fault.Unavailable},
+		"instance":   {func(c *Config) { c.Service, c.InstanceID, c.Control = "proxy", "\n", []string{"tcp://127.0.0.1:1"} }, "name", fault.Invalid},
 		"health":     {func(c *Config) { c.Health = taken.Health() }, "ZMQ_HEALTH", fault.Unavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := DefaultConfig()
-			cfg.XSubBind, cfg.XPubBind, cfg.Health, cfg.Metrics = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "", ""
+			cfg.XSubBind, cfg.XPubBind, cfg.ControlBind, cfg.Health, cfg.Metrics = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "", "", ""
 			c.change(&cfg)
 			_, err := Open(within(t), cfg)
 			if fault.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.want) {

@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
+	"eventspine/internal/mdp"
 	"eventspine/internal/quiet"
 	"eventspine/internal/telemetry"
 	"eventspine/internal/zmq"
@@ -24,6 +26,7 @@ const (
 type Deps struct {
 	front, back *zmq.Socket
 	xsub, xpub  string
+	control     *mdp.Broker // nil: none
 	health      *health.Server
 	m           *metrics
 }
@@ -33,6 +36,14 @@ func (d *Deps) XSub() string { return d.xsub }
 
 // XPub is where subscribers connect, with the actual port.
 func (d *Deps) XPub() string { return d.xpub }
+
+// Control is where services register and operators ask, with the actual port; empty: none.
+func (d *Deps) Control() string {
+	if d.control == nil {
+		return ""
+	}
+	return d.control.Endpoint()
+}
 
 // Health is the REQ/REP endpoint that answers PING; empty: none.
 func (d *Deps) Health() string { return d.health.ZMQ() }
@@ -61,10 +72,27 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 	if d.xpub, err = d.back.Bind(ctx, c.XPubBind); err != nil {
 		return nil, d.abandon("ZMQ_PROXY_XPUB_BIND", err)
 	}
+	if err := d.openControl(ctx, &c, reg); err != nil {
+		return nil, d.abandon("ZMQ_CONTROL_BIND", err)
+	}
 	if d.health, err = health.Listen(ctx, &c.Common, reg); err != nil {
 		return nil, d.abandon("", err)
 	}
 	return d, nil
+}
+
+// openControl binds the control plane. Where ZMQ_CONTROL names none, the proxy registers with its own.
+func (d *Deps) openControl(ctx context.Context, c *Config, reg prometheus.Registerer) (err error) {
+	if c.ControlBind == "" {
+		return nil
+	}
+	if d.control, err = mdp.Listen(ctx, c.ControlBind, mdp.BrokerOptions{Metrics: reg, Log: c.Log}); err != nil {
+		return err
+	}
+	if len(c.Control) == 0 {
+		c.Control = []string{d.Control()}
+	}
+	return nil
 }
 
 func logger(c *Config) *slog.Logger {
@@ -80,6 +108,9 @@ func (d *Deps) abandon(setting string, err error) error {
 	cancel()
 	_ = d.front.Close(ended) // nothing went through it
 	_ = d.back.Close(ended)
+	if d.control != nil {
+		_ = d.control.Close()
+	}
 	if setting == "" {
 		return err
 	}
@@ -92,6 +123,9 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	log := quiet.New(logger(&c), time.Second)
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.health.Run(inner) })
+	if d.control != nil {
+		g.Go(func() error { return d.control.Run(inner) })
+	}
 	g.Go(func() error { return subscriptions(inner, d.back, d.front) })
 	g.Go(func() error { return pump(inner, d.front, d.back, d.m, log) })
 	err := g.Wait()

@@ -58,6 +58,7 @@ func Exec[C any, D any, P interface {
 		return ExitUsage
 	}
 	base := cfg.Base()
+	base.Service = s.Name
 	base.Log = Logger(stdout, s.Name, base)
 	deps, err := s.Open(ctx, s.Config)
 	if fault.KindOf(err) == fault.Invalid && err != nil {

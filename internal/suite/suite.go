@@ -41,7 +41,7 @@ func ServiceDefaults() Config {
 func DefaultConfig() Config {
 	c := ServiceDefaults()
 	for i, n := range c.named() {
-		n.common.InstanceID = n.name + "-1"
+		n.common.InstanceID, n.common.Service = n.name+"-1", n.name
 		n.common.Health, n.common.Metrics = "", fmt.Sprintf("127.0.0.1:%d", 9464+i)
 	}
 	c.API.Health, c.Worker.Health = "tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"
@@ -56,7 +56,7 @@ func (c *Config) AnyPort() {
 	c.API.Addr, c.Bridge.Addr = "127.0.0.1:0", "127.0.0.1:0"
 	c.API.Port, c.Bridge.Port = 0, 0
 	c.Worker.Bind = "tcp://127.0.0.1:0"
-	c.Proxy.XSubBind, c.Proxy.XPubBind = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0"
+	c.Proxy.XSubBind, c.Proxy.XPubBind, c.Proxy.ControlBind = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "tcp://127.0.0.1:0"
 }
 
 // Servers points every service at these servers, and the token checks at this secret.
@@ -94,6 +94,7 @@ type Suite struct {
 	API, Bridge string // host:port
 	Worker      string // endpoint to PUSH to
 	XSub, XPub  string // the proxy's endpoints
+	Control     string // the proxy's control plane; empty: none
 
 	stages []stage // in the order of the data
 }
@@ -114,7 +115,12 @@ func (s *Suite) open(ctx context.Context, c Config) error {
 	if err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
-	s.XSub, s.XPub = p.XSub(), p.XPub()
+	s.XSub, s.XPub, s.Control = p.XSub(), p.XPub(), p.Control()
+	if s.Control != "" {
+		for _, n := range c.named() {
+			n.common.Control = []string{s.Control}
+		}
+	}
 	xsub, xpub := []string{s.XSub}, []string{s.XPub}
 	last := []stage{{"proxy", func(ctx context.Context) error { return proxy.Run(ctx, c.Proxy, p) }}}
 	s.stages = last

@@ -18,7 +18,9 @@ import (
 	"eventspine/internal/embedded/redis"
 	"eventspine/internal/embedded/search"
 	"eventspine/internal/fault"
+	"eventspine/internal/mdp"
 	"eventspine/internal/socketio/client"
+	"eventspine/internal/status"
 	"eventspine/internal/testkit"
 )
 
@@ -205,6 +207,27 @@ func TestDefaultAddressesDiffer(t *testing.T) {
 		add(n.name+" health", n.common.Health)
 	}
 	add("worker", c.Worker.Bind)
+	add("control", c.Proxy.ControlBind)
 	add("xsub", c.Proxy.XSubBind)
 	add("xpub", c.Proxy.XPubBind)
+}
+
+// Every service registers with the control plane, and tells its figures.
+func TestEveryServiceTellsItsStatus(t *testing.T) {
+	s, stop := start(t, embedded(t))
+	o := mdp.ClientOptions{Endpoints: []string{s.Control}, Timeout: 2 * time.Second}
+	alive := ""
+	testkit.Eventually(t, 10*time.Second, func() bool {
+		reports, err := status.Survey(t.Context(), o)
+		alive = ""
+		for _, r := range reports {
+			if r.State == status.Alive && len(r.Status.Queues) > 0 {
+				alive += r.Instance + " "
+			}
+		}
+		return err == nil && alive == "api-1 bridge-1 indexer-1 proxy-1 worker-1 "
+	}, "not every service is in the survey")
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
 }

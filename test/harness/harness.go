@@ -48,7 +48,7 @@ type System struct {
 	Redis, ES            string // their URLs
 	APIURL, BridgeURL    string
 	WorkerEndpoints      []string
-	XSub, XPub           []string          // one of each for each proxy
+	XSub, XPub, Control  []string          // one of each for each proxy
 	Ready                map[string]string // /readyz by process name
 	Ping                 map[string]string // health endpoint by process name
 
@@ -111,11 +111,11 @@ func (s *System) start(ctx context.Context, o Options) error {
 	}
 	workers, proxies := max(o.Workers, 1), max(o.Proxies, 1)
 	var err error
-	if s.ports, err = FreePorts(2 + workers + 2*proxies + 2*(3+workers+proxies)); err != nil {
+	if s.ports, err = FreePorts(2 + workers + 3*proxies + 2*(3+workers+proxies)); err != nil {
 		return err
 	}
 	for range proxies {
-		s.XSub, s.XPub = append(s.XSub, s.endpoint()), append(s.XPub, s.endpoint())
+		s.XSub, s.XPub, s.Control = append(s.XSub, s.endpoint()), append(s.XPub, s.endpoint()), append(s.Control, s.endpoint())
 	}
 	for range workers {
 		s.WorkerEndpoints = append(s.WorkerEndpoints, s.endpoint())
@@ -149,13 +149,15 @@ func (s *System) launch(o Options) error {
 		s.Ready[name], s.Ping[name] = "http://"+metrics, ping
 		env = append(env, "INSTANCE_ID="+name, "METRICS_ADDR="+metrics, "ZMQ_HEALTH="+ping,
 			"REDIS_URL="+s.Redis, "ES_HOST="+s.ES, "JWT_SECRET="+Secret,
-			"ZMQ_PROCESSING_HOST="+strings.Join(s.WorkerEndpoints, ","), "ZMQ_PROXY_XSUB="+strings.Join(s.XSub, ","), "ZMQ_PROXY_XPUB="+strings.Join(s.XPub, ","))
+			"ZMQ_PROCESSING_HOST="+strings.Join(s.WorkerEndpoints, ","), "ZMQ_PROXY_XSUB="+strings.Join(s.XSub, ","), "ZMQ_PROXY_XPUB="+strings.Join(s.XPub, ","),
+			"ZMQ_CONTROL="+strings.Join(s.Control, ","))
 		return Launch(name, o.Dir, append(env, o.Env...), filepath.Join(o.Bin, program))
 	}
 	var errs []error
 	var err error
 	for i := range s.XSub {
-		p, err := run("proxy", fmt.Sprintf("proxy-%d", i+1), "ZMQ_PROXY_XSUB_BIND="+s.XSub[i], "ZMQ_PROXY_XPUB_BIND="+s.XPub[i])
+		p, err := run("proxy", fmt.Sprintf("proxy-%d", i+1), "ZMQ_PROXY_XSUB_BIND="+s.XSub[i], "ZMQ_PROXY_XPUB_BIND="+s.XPub[i],
+			"ZMQ_CONTROL_BIND="+s.Control[i])
 		s.Proxies, errs = append(s.Proxies, p), append(errs, err)
 	}
 	s.Indexer, err = run("indexer", "indexer-1")
