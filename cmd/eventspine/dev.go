@@ -82,7 +82,7 @@ func (d *dev) run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w (is another `eventspine dev` running? --any-port uses free ports)", err)
 	}
-	l := local{API: "http://" + s.API, Bridge: "http://" + s.Bridge, XPub: s.XPub, Secret: secret}
+	l := local{API: "http://" + s.API, Bridge: "http://" + s.Bridge, XPub: s.XPub, Control: s.Control, Secret: secret}
 	if err := errors.Join(l.save(d.dir), d.announce(s, secret, time.Since(started))); err != nil {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
@@ -167,6 +167,7 @@ func (d *dev) announce(s *suite.Suite, secret string, took time.Duration) error 
   Socket.IO    http://%s
   workers      %s    PUSH events here
   proxy        %s    SUB processed events here (publishers: %s)
+  control      %s    eventspine status asks here
   Redis        %s
   search       %s
 
@@ -176,13 +177,13 @@ A token for the user dev with the scopes emit and admin, good for 24 hours:
 
 Three commands to try in another terminal, in this directory:
 
-  $ %[12]s tail --user dev%[13]s
-  $ %[12]s emit --type notification.hello --user dev --data '{"text":"hello"}'%[13]s
-  $ %[12]s search hello%[13]s
+  $ %[13]s tail --user dev%[14]s
+  $ %[13]s emit --type notification.hello --user dev --data '{"text":"hello"}'%[14]s
+  $ %[13]s search hello%[14]s
 
 Ctrl-C ends it.
 `, took.Milliseconds(), d.dir, s.API, s.API, s.Bridge, s.Worker, s.XPub, s.XSub,
-		d.origin("REDIS_URL", d.redis), d.origin("ES_HOST", d.es), token, me, where)
+		s.Control, d.origin("REDIS_URL", d.redis), d.origin("ES_HOST", d.es), token, me, where)
 	return err
 }
 
