@@ -201,7 +201,7 @@ func TestAcceptOutlivesErrors(t *testing.T) {
 	}
 	pull := open(t, Pull, Options{})
 	pull.mu.Lock()
-	pull.listeners = append(pull.listeners, l)
+	pull.listeners = append(pull.listeners, listener{l, "test"})
 	pull.wg.Add(1)
 	pull.mu.Unlock()
 	go func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"time"
 
 	"eventspine/internal/fault"
@@ -14,10 +15,13 @@ type dialer struct {
 	endpoint string
 	addr     string
 	t        transport
+	stop     context.CancelFunc // ends the dialling
+	stopped  context.Context
 
 	// Guarded by the socket's mu.
-	kept queue[item] // what a publisher's last connection did not send
-	soon bool        // redial without waiting: we ended the connection ourselves
+	kept    queue[item] // what a publisher's last connection did not send
+	dropped bool        // Disconnect was called
+	soon    bool        // redial without waiting: we ended the connection ourselves
 }
 
 // Connect keeps the socket connected to endpoint from now on: it dials and redials in the
@@ -32,24 +36,51 @@ func (s *Socket) Connect(endpoint string) error {
 		return fault.Errorf("zmq.Connect", fault.Invalid, "endpoint %q does not name one place to connect to", endpoint)
 	}
 	d := &dialer{endpoint: endpoint, addr: addr, t: t}
+	d.stopped, d.stop = context.WithCancel(s.stopped)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
+		d.stop()
 		return ErrClosed
 	}
 	s.dialers = append(s.dialers, d)
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
+		defer d.stop()
 		s.keepConnected(d)
 	}()
 	s.wakeSenders() // a PUSH may queue for it already
 	return nil
 }
 
+// Disconnect takes one Connect of the same endpoint back: its connection ends at once, and what
+// that had not sent goes to another PUSH, DEALER or PAIR peer or is dropped and counted. NotFound when there
+// was no such Connect.
+func (s *Socket) Disconnect(endpoint string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, d := range s.dialers {
+		if d.endpoint != endpoint {
+			continue
+		}
+		s.dialers = slices.Delete(s.dialers, i, i+1)
+		s.count.dropped += uint64(d.kept.len())
+		d.kept, d.dropped = queue[item]{}, true
+		d.stop()
+		for _, p := range s.peers {
+			if p.dialer == d {
+				p.abort(nil)
+			}
+		}
+		return nil
+	}
+	return fault.Errorf("zmq.Disconnect", fault.NotFound, "not connected to %q", endpoint)
+}
+
 func (s *Socket) keepConnected(d *dialer) {
 	backoff := s.opt.ReconnectMin
-	for s.stopped.Err() == nil {
+	for d.stopped.Err() == nil {
 		began := time.Now()
 		ok, err := s.dial(d)
 		if ok && time.Since(began) > s.opt.ReconnectMin {
@@ -60,10 +91,10 @@ func (s *Socket) keepConnected(d *dialer) {
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)
 		backoff = min(2*backoff, s.opt.ReconnectMax)
-		if s.stopped.Err() == nil {
+		if d.stopped.Err() == nil {
 			s.emit(Event{Kind: Retrying, Endpoint: d.endpoint, Err: err, Wait: wait})
 		}
-		if !s.pause(wait) {
+		if !pause(d.stopped, wait) {
 			return
 		}
 	}
@@ -83,7 +114,7 @@ func (s *Socket) dial(d *dialer) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !s.adoptDialled(c) {
+	if !s.adoptDialled(c, d) {
 		return false, ErrClosed
 	}
 	return s.run(c, d, d.endpoint)
@@ -92,19 +123,19 @@ func (s *Socket) dial(d *dialer) (ok bool, err error) {
 // reach dials within the handshake's time; a name in the process is waited for.
 func (s *Socket) reach(d *dialer) (net.Conn, error) {
 	if in, ok := d.t.(*InprocNetwork); ok {
-		return in.dial(s.stopped, d.addr)
+		return in.dial(d.stopped, d.addr)
 	}
-	ctx, cancel := context.WithTimeout(s.stopped, s.opt.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(d.stopped, s.opt.HandshakeTimeout)
 	defer cancel()
 	return d.t.dial(ctx, d.addr)
 }
 
 // adoptDialled is adopt for a dialer's goroutine, which is counted already. While Close
 // lingers, unsent messages still get their connection.
-func (s *Socket) adoptDialled(c net.Conn) bool {
+func (s *Socket) adoptDialled(c net.Conn, d *dialer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.halted {
+	if s.halted || d.dropped {
 		_ = c.Close()
 		return false
 	}

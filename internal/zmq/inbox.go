@@ -17,6 +17,8 @@ type inbox struct {
 	closed   bool
 	received uint64
 	unread   int
+
+	conflated uint64
 }
 
 func (b *inbox) init() {
@@ -34,18 +36,46 @@ func (b *inbox) deliver(p *peer, batch []Msg) bool {
 				return false
 			}
 		}
-		p.queued.push(m)
-		p.inBytes += newItem(m).size
-		p.received++
-		b.received++
-		b.unread++
-		if !p.scheduled {
-			p.scheduled = true
-			b.ready.push(p)
+		for p.s.opt.Conflate && p.queued.len() > 0 {
+			p.inBytes -= newItem(p.queued.pop()).size
+			b.unread--
+			b.conflated++
 		}
+		b.put(p, m)
 	}
 	b.signal()
 	return true
+}
+
+// put queues m as p's. mu is held.
+func (b *inbox) put(p *peer, m Msg) {
+	p.queued.push(m)
+	p.inBytes += newItem(m).size
+	p.received++
+	b.received++
+	b.unread++
+	if !p.scheduled {
+		p.scheduled = true
+		b.ready.push(p)
+	}
+}
+
+// leave tells XPUB's Recv, after all else of p, which topics nobody wants any more. They were
+// bounded when p asked for them.
+func (b *inbox) leave(p *peer, topics []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, topic := range topics {
+		b.put(p, change(topic, false))
+	}
+	b.signal()
+}
+
+// stalled reports whether p's reader waits for room, and so hears nothing.
+func (b *inbox) stalled(p *peer) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return p.starved
 }
 
 // waitRoom sleeps until half of p's queue is free, as libzmq does, or the socket closes. It
@@ -226,11 +256,16 @@ func (c *changes) pop() Msg {
 			continue
 		}
 		delete(c.pending, topic)
-		frame := make([]byte, 1, 1+len(topic))
-		if on {
-			frame[0] = 1
-		}
-		return Msg{append(frame, topic...)}
+		return change(topic, on)
 	}
 	return nil
+}
+
+// change is a subscription as a message.
+func change(topic string, on bool) Msg {
+	frame := make([]byte, 1, 1+len(topic))
+	if on {
+		frame[0] = 1
+	}
+	return Msg{append(frame, topic...)}
 }

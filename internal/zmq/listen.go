@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"time"
 
 	"eventspine/internal/fault"
@@ -36,7 +37,7 @@ func (s *Socket) Bind(ctx context.Context, endpoint string) (string, error) {
 		_ = l.Close()
 		return "", ErrClosed
 	}
-	s.listeners = append(s.listeners, l)
+	s.listeners = append(s.listeners, listener{l, actual})
 	s.wg.Add(1)
 	s.mu.Unlock()
 	s.emit(Event{Kind: Listening, Endpoint: actual})
@@ -45,6 +46,27 @@ func (s *Socket) Bind(ctx context.Context, endpoint string) (string, error) {
 		s.accept(l, actual)
 	}()
 	return actual, nil
+}
+
+// Unbind stops listening on endpoint, as Bind returned it; connections that came through it
+// stay. NotFound when we do not listen there.
+func (s *Socket) Unbind(endpoint string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, l := range s.listeners {
+		if l.endpoint == endpoint {
+			s.listeners = slices.Delete(s.listeners, i, i+1)
+			_ = l.Close()
+			return nil
+		}
+	}
+	return fault.Errorf("zmq.Unbind", fault.NotFound, "not bound to %q", endpoint)
+}
+
+// listener is one Bind.
+type listener struct {
+	net.Listener
+	endpoint string
 }
 
 func (s *Socket) resolve(endpoint string) (transport, string, error) {
@@ -71,7 +93,7 @@ func (s *Socket) accept(l net.Listener, endpoint string) {
 					_, _ = s.run(c, nil, endpoint)
 				}()
 			}
-		case errors.Is(err, net.ErrClosed), !s.pause(wait):
+		case errors.Is(err, net.ErrClosed), !pause(s.stopped, wait):
 			return
 		default:
 			wait = min(2*wait, acceptWaitMax)
@@ -129,14 +151,14 @@ func (s *Socket) refused(z *zmtp.Conn, endpoint, remote string, err error) {
 	s.emit(e)
 }
 
-// pause waits d and reports whether the socket goes on.
-func (s *Socket) pause(d time.Duration) bool {
+// pause waits d and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
-	case <-s.stopped.Done():
+	case <-ctx.Done():
 		return false
 	}
 }

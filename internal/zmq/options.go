@@ -65,6 +65,12 @@ type Options struct {
 	ReconnectMin       time.Duration  // first wait before a redial, jittered; default 100 ms
 	ReconnectMax       time.Duration  // longest wait before a redial; default 5 s
 	Identity           string         // told to the peers, by which a ROUTER addresses us; at most 255 bytes, the first not zero
+	Immediate          bool           // PUSH, DEALER and PAIR: queue nothing for an endpoint until it is connected
+	Conflate           bool           // PUSH, PULL, PUB, SUB and DEALER: queues hold the newest message only
+	Verbose            bool           // XPUB: Recv gives every subscription, not only a topic's first one
+	HeartbeatInterval  time.Duration  // between PINGs to peers of ZMTP 3.1; default none
+	HeartbeatTimeout   time.Duration  // of silence after a PING, then the connection is given up; default HeartbeatInterval
+	HeartbeatTTL       time.Duration  // told to the peer, which may give us up after such a silence; at most 6,553 s; default none
 	RouterDrop         bool           // ROUTER: drop and count what no peer can take; otherwise unroutable is ErrUnroutable and a full peer is waited for
 	Handover           bool           // ROUTER: a new peer takes the identity of a connected one, which is cut off; otherwise the new one is refused
 	Inproc             *InprocNetwork // where inproc:// names are bound; nil: this transport is refused
@@ -78,6 +84,7 @@ const (
 	defaultMaxFrame  = 16 << 20
 	defaultMaxFrames = 8192
 	maxIdentity      = 255
+	maxTTL           = 6553 * time.Second // a PING's 16 bits count tenths of a second
 )
 
 func (o Options) withDefaults() Options {
@@ -88,6 +95,8 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxFrame, defaultMaxFrame)
 	def(&o.MaxFrames, defaultMaxFrames)
 	def(&o.HandshakeTimeout, 2*time.Second)
+	def(&o.HeartbeatTimeout, o.HeartbeatInterval)
+	o.HeartbeatTTL = min(max(o.HeartbeatTTL, 0), maxTTL)
 	def(&o.ReconnectMin, 100*time.Millisecond)
 	def(&o.ReconnectMax, 5*time.Second)
 	o.ReconnectMax = max(o.ReconnectMax, o.ReconnectMin)
@@ -102,6 +111,9 @@ func def[T int | int64 | time.Duration](v *T, d T) {
 		*v = d
 	}
 }
+
+// conflatable are the types whose queues may hold one message only, as in libzmq.
+var conflatable = [...]bool{Push: true, Pull: true, Pub: true, Sub: true, Dealer: true, Pair: false}
 
 func (o Options) limits() zmtp.Limits {
 	return zmtp.Limits{Frame: o.MaxFrame, Frames: o.MaxFrames, Message: max(int64(o.RcvBytes), o.MaxFrame)}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"eventspine/internal/fault"
@@ -31,8 +32,11 @@ type peer struct {
 	hash     uint64 // of what TrySendKey knows it by
 	since    time.Time
 
-	once sync.Once
-	err  error         // why it ended; set before ended is closed
+	once  sync.Once
+	err   error         // why it ended; set before ended is closed
+	heard atomic.Uint64 // frames of the peer so far
+	owed  *promise      // what its last PING with a TTL said; the reader's
+
 	gone chan struct{} // closed when the connection is given up
 	wake chan struct{} // the writer sleeps on it
 
@@ -43,6 +47,7 @@ type peer struct {
 	outMsgs  int   // queued and in the writer's hands
 	outBytes int64 // likewise
 	control  []byte
+	ping     []byte // our newest unsent PING
 	pong     []byte // the newest unanswered PING's answer
 	sent     uint64
 	dropped  uint64
@@ -89,8 +94,11 @@ func (p *peer) serve() error {
 		defer close(written)
 		p.abort(p.write())
 	}()
+	beaten := p.startBeat()
 	p.abort(p.read())
+	p.release()
 	<-written
+	<-beaten
 	p.s.detach(p)
 	return nil
 }
@@ -116,11 +124,19 @@ func (p *peer) ended() bool {
 
 // full reports whether the send queue has reached a bound. s.mu is held.
 func (p *peer) full() bool {
+	if p.s.opt.Conflate {
+		return false
+	}
 	return p.outMsgs >= p.s.opt.SndHWM || p.outBytes >= int64(p.s.opt.SndBytes)
 }
 
 // push queues it without asking for room. s.mu is held.
 func (p *peer) push(it item) {
+	for p.s.opt.Conflate && p.out.len() > 0 {
+		p.outBytes -= p.out.pop().size
+		p.outMsgs--
+		p.s.count.conflated++
+	}
 	p.out.push(it)
 	p.outMsgs++
 	p.outBytes += it.size
@@ -181,7 +197,7 @@ func (p *peer) take(written []item, control []byte) (batch []item, ctl []byte, o
 		if p.ended() {
 			return nil, nil, false
 		}
-		if p.out.len() > 0 || len(p.control) > 0 || p.pong != nil {
+		if p.out.len() > 0 || len(p.control) > 0 || p.pong != nil || p.ping != nil {
 			break
 		}
 		p.idle = true
@@ -193,8 +209,8 @@ func (p *peer) take(written []item, control []byte) (batch []item, ctl []byte, o
 		s.mu.Lock()
 		p.idle = false
 	}
-	ctl = append(append(control[:0], p.control...), p.pong...)
-	p.control, p.pong = p.control[:0], nil
+	ctl = append(append(append(control[:0], p.control...), p.pong...), p.ping...)
+	p.control, p.pong, p.ping = p.control[:0], nil, nil
 	for bytes := int64(0); p.out.len() > 0 && bytes < writeChunk && len(batch) < writeBatch; {
 		it := p.out.pop()
 		bytes += it.size
@@ -238,11 +254,12 @@ func (p *peer) read() error {
 	bytes := int64(0)
 	for {
 		raw, cmd, err := p.conn.Next()
+		p.heard.Add(1)
 		var m Msg
 		switch {
 		case err != nil:
 		case cmd != nil:
-			err = p.obey(cmd)
+			m, err = p.obey(cmd)
 		default:
 			m, err = p.s.pat.inbound(p, raw)
 		}
@@ -264,24 +281,32 @@ func (p *peer) read() error {
 	}
 }
 
-// obey carries out a command of the peer. Unknown ones are ignored (RFC 37).
-func (p *peer) obey(cmd *zmtp.Command) error {
+// obey carries out a command of the peer. Unknown ones are ignored (RFC 37). The message, if
+// any, is for the application.
+func (p *peer) obey(cmd *zmtp.Command) (Msg, error) {
 	switch cmd.Name {
 	case zmtp.Ping:
-		pong, err := zmtp.PongFor(cmd)
-		if err != nil {
-			return err
-		}
-		p.s.mu.Lock()
-		defer p.s.mu.Unlock()
-		p.pong = pong
-		p.rouse()
+		return nil, p.answer(cmd)
 	case zmtp.Subscribe, zmtp.Cancel:
 		if pub, ok := p.s.pat.(*publisher); ok {
 			return pub.subscribe(p, string(cmd.Body), cmd.Name == zmtp.Subscribe)
 		}
+	case zmtp.Error:
+		return nil, zmtp.Refusal(cmd)
 	}
-	return nil
+	return nil, nil
+}
+
+// subscription tells the peer of a topic as its version has it.
+func (p *peer) subscription(topic string, on bool) {
+	switch {
+	case !p.conn.Modern:
+		p.command(zmtp.EncodeSubscription(topic, on))
+	case on:
+		p.command(zmtp.EncodeCommand(zmtp.Subscribe, []byte(topic)))
+	default:
+		p.command(zmtp.EncodeCommand(zmtp.Cancel, []byte(topic)))
+	}
 }
 
 // reason is why the connection ended, nil when the peer or we closed it in good order.
@@ -300,7 +325,7 @@ func (p *peer) event(k EventKind, err error) Event {
 func (s *Socket) attach(p *peer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.halted {
+	if s.halted || p.dialer != nil && p.dialer.dropped {
 		return ErrClosed
 	}
 	if err := s.pat.attach(p); err != nil {

@@ -26,8 +26,12 @@ func (u *publisher) attach(p *peer) error {
 }
 
 func (u *publisher) detach(p *peer, unsent *queue[item]) {
-	u.notify(u.index.Drop(p), false)
-	if p.dialer != nil && !u.s.halted {
+	if last := u.index.Drop(p); u.s.opt.Verbose {
+		u.s.in.leave(p, last)
+	} else {
+		u.notify(last, false)
+	}
+	if p.dialer != nil && !p.dialer.dropped && !u.s.halted {
 		p.dialer.kept, *unsent = *unsent, queue[item]{}
 	}
 }
@@ -56,7 +60,7 @@ func (u *publisher) room() {}
 // else on to the application; PUB ignores it.
 func (u *publisher) inbound(p *peer, m Msg) (Msg, error) {
 	if len(m) == 1 && len(m[0]) > 0 && m[0][0] <= 1 {
-		return nil, u.subscribe(p, string(m[0][1:]), m[0][0] == 1)
+		return u.subscribe(p, string(m[0][1:]), m[0][0] == 1)
 	}
 	if u.s.typ == XPub {
 		return m, nil
@@ -64,7 +68,9 @@ func (u *publisher) inbound(p *peer, m Msg) (Msg, error) {
 	return nil, nil
 }
 
-func (u *publisher) subscribe(p *peer, topic string, on bool) error {
+// subscribe notes what p wants. With Verbose what XPUB's Recv gives comes back as a message, in
+// order with the others of p; otherwise notify gathers it.
+func (u *publisher) subscribe(p *peer, topic string, on bool) (Msg, error) {
 	u.s.mu.Lock()
 	defer u.s.mu.Unlock()
 	cost := int64(len(topic)) + subscriptionOverhead
@@ -73,20 +79,24 @@ func (u *publisher) subscribe(p *peer, topic string, on bool) error {
 		if gone {
 			p.subBytes -= cost
 		}
-		if last {
-			u.notify([]string{topic}, false)
-		}
-		return nil
+		return u.tell(topic, false, last), nil
 	}
 	if p.subBytes+cost > int64(u.s.opt.RcvBytes) {
-		return fault.Errorf("zmq", fault.TooLarge, "%w: subscriptions of more than %d bytes", ErrProtocol, u.s.opt.RcvBytes)
+		return nil, fault.Errorf("zmq", fault.TooLarge, "%w: subscriptions of more than %d bytes", ErrProtocol, u.s.opt.RcvBytes)
 	}
 	fresh, first := u.index.Add(p, topic)
 	if fresh {
 		p.subBytes += cost
 	}
-	if first {
-		u.notify([]string{topic}, true)
+	return u.tell(topic, true, first), nil
+}
+
+func (u *publisher) tell(topic string, on, changed bool) Msg {
+	if u.s.opt.Verbose && u.s.typ == XPub && (on || changed) {
+		return change(topic, on)
+	}
+	if changed {
+		u.notify([]string{topic}, on)
 	}
 	return nil
 }

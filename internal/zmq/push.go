@@ -57,6 +57,10 @@ func (u *pusher) send(it item) error {
 	if it.keyed || len(u.live) > 0 || !u.mayWait() {
 		return ErrWouldBlock
 	}
+	for u.s.opt.Conflate && u.backlog.len() > 0 {
+		u.bytes -= u.backlog.pop().size
+		u.s.count.conflated++
+	}
 	u.backlog.push(it)
 	u.bytes += it.size
 	return nil
@@ -66,7 +70,10 @@ func (u *pusher) send(it item) error {
 // queue of such a peer exists before the peer does, as in libzmq.
 func (u *pusher) mayWait() bool {
 	n := len(u.s.dialers)
-	return u.backlog.len() < n*u.s.opt.SndHWM && u.bytes < int64(n)*int64(u.s.opt.SndBytes)
+	if u.s.opt.Immediate || n == 0 {
+		return false
+	}
+	return u.s.opt.Conflate || u.backlog.len() < n*u.s.opt.SndHWM && u.bytes < int64(n)*int64(u.s.opt.SndBytes)
 }
 
 // choose gives the peer that it goes to now, nil when it has to wait.

@@ -60,13 +60,42 @@ func (u *requester) recv(ctx context.Context) (Msg, error) {
 		return nil, ErrState // another Recv took it
 	}
 	u.asked = nil
-	if ctx.Err() != nil && err != nil && asked.live {
-		if asked.dialer != nil {
-			asked.dialer.soon = true
-		}
-		asked.abort(errGivenUp)
+	if ctx.Err() != nil && err != nil {
+		asked.giveUp()
 	}
 	return m, err
+}
+
+// giveUp ends the connection on which an answer is no longer wanted; a new one is dialled at
+// once. s.mu is held.
+func (p *peer) giveUp() {
+	if !p.live {
+		return
+	}
+	if p.dialer != nil {
+		p.dialer.soon = true
+	}
+	p.abort(errGivenUp)
+}
+
+// Reset frees a REQ or REP socket that is out of turn: an open request is given up, with its
+// connection on the REQ side so that a late answer is never taken for another's, and unanswered
+// on the REP side. Other types need none and get Invalid.
+func (s *Socket) Reset() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch u := s.pat.(type) {
+	case *requester:
+		if u.asked != nil {
+			u.asked.giveUp()
+			u.asked = nil
+		}
+	case *replier:
+		u.asker, u.envelope = nil, nil
+	default:
+		return wrongType("Reset", s.typ)
+	}
+	return nil
 }
 
 // answer waits for the first message of the asked peer and throws others away: nobody asked.

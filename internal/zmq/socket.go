@@ -38,7 +38,7 @@ type Socket struct {
 	halted    bool // no more connections either
 	drained   chan struct{}
 	done      chan struct{} // closed when Close has finished
-	listeners []net.Listener
+	listeners []listener
 	conns     map[net.Conn]struct{} // all open ones, also before their handshake ended
 	peers     []*peer
 	dialers   []*dialer
@@ -53,6 +53,7 @@ type Socket struct {
 func New(t Type, o Options) *Socket {
 	s := &Socket{typ: t, opt: o.withDefaults(), conns: map[net.Conn]struct{}{},
 		drained: make(chan struct{}), done: make(chan struct{}), roomy: make(chan struct{})}
+	s.opt.Conflate = s.opt.Conflate && conflatable[t]
 	s.in.init()
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.pat = newPattern(s)

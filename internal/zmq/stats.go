@@ -7,6 +7,7 @@ type counters struct {
 	sent, dropped, requeued, discarded uint64
 	protocolErrors, handshakeFailures  uint64
 	connects, disconnects              uint64
+	conflated                          uint64
 }
 
 // Stats is a snapshot of a socket. Counters only grow.
@@ -15,6 +16,7 @@ type Stats struct {
 	Sent              uint64 // messages the network took, counted for each peer
 	Received          uint64 // messages queued for Recv
 	Dropped           uint64 // messages thrown away because a queue was full, or their peer or the socket ended
+	Conflated         uint64 // messages replaced by a newer one, with Options.Conflate
 	Requeued          uint64 // unsent messages taken back from dead PUSH peers
 	Discarded         uint64 // messages received but not asked for when the socket closed
 	Queued            int64  // messages waiting to be sent now
@@ -58,6 +60,7 @@ func (s *Socket) Stats() Stats {
 	}
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
+	st.Conflated = c.conflated + s.in.conflated
 	st.Received, st.Unread = s.in.received, int64(s.in.unread)
 	return st
 }

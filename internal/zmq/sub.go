@@ -1,9 +1,6 @@
 package zmq
 
-import (
-	"eventspine/internal/zmq/topics"
-	"eventspine/internal/zmq/zmtp"
-)
+import "eventspine/internal/zmq/topics"
 
 // subscriber is SUB and XSUB: every publisher is told what is wanted, again after each
 // reconnect, and what a SUB does not want any more is dropped on arrival.
@@ -14,7 +11,7 @@ type subscriber struct {
 
 func (u *subscriber) attach(p *peer) error {
 	for _, topic := range u.index.Topics() {
-		p.command(zmtp.EncodeSubscription(topic, true))
+		p.subscription(topic, true)
 	}
 	return nil
 }
@@ -33,9 +30,8 @@ func (u *subscriber) change(topic string, on bool) {
 	if !tell {
 		return
 	}
-	b := zmtp.EncodeSubscription(topic, on)
 	for _, p := range u.s.peers {
-		p.command(b)
+		p.subscription(topic, on)
 	}
 }
 

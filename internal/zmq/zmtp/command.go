@@ -29,6 +29,16 @@ func ParseCommand(b []byte) (*Command, error) {
 	return &Command{Name: string(b[1 : 1+n]), Body: b[1+n:]}, nil
 }
 
+// EncodePing is a whole PING frame. The peer may take us for dead after a silence of ttl, in
+// tenths of a second; 0: it shall not.
+func EncodePing(ttl uint16) []byte {
+	return EncodeCommand(Ping, binary.BigEndian.AppendUint16(nil, ttl))
+}
+
+// TTL is how long, in tenths of a second, the sender of a PING wants to be waited for; 0: for
+// ever. The PING must be one that PongFor took.
+func TTL(ping *Command) uint16 { return binary.BigEndian.Uint16(ping.Body) }
+
 // PongFor is the encoded answer to a PING: the same context (RFC 37). A PING without the
 // two bytes of its TTL or with a context over 16 bytes is an ErrProtocol.
 func PongFor(ping *Command) ([]byte, error) {

@@ -19,6 +19,9 @@ func refused(format string, args ...any) error {
 	return fault.E("zmtp", fault.Unauthorized, fmt.Errorf("%w: %w", ErrRefused, fmt.Errorf(format, args...)))
 }
 
+// Refusal is the error that a peer's ERROR command stands for.
+func Refusal(cmd *Command) error { return refused("the peer says %q", errorReason(cmd)) }
+
 func corrupt(format string, args ...any) error {
 	return fault.E("zmtp", fault.Corrupt, fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...)))
 }

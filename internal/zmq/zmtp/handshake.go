@@ -315,7 +315,7 @@ func (g *guard) vetCommand() error {
 		header = 9
 	}
 	if cmd, err := ParseCommand(b[header:]); err == nil && cmd.Name == Error {
-		return refused("the peer says %q", errorReason(cmd))
+		return Refusal(cmd)
 	}
 	return nil
 }
