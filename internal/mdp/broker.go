@@ -36,7 +36,7 @@ type Broker struct {
 func Listen(ctx context.Context, endpoint string, o BrokerOptions) (*Broker, error) {
 	o = o.withDefaults()
 	s := zmq.New(zmq.Router, zmq.Options{MaxFrame: int64(o.MaxBody), MaxFrames: maxFrames, RcvBytes: 8 * o.MaxBody,
-		SndBytes: 8 * o.MaxBody, Linger: closeTime, Monitor: zmq.LogMonitor(o.Log)})
+		SndBytes: 8 * o.MaxBody, Linger: closeTime, Curve: o.Curve, Monitor: zmq.LogMonitor(o.Log)})
 	at, err := s.Bind(ctx, endpoint)
 	if err != nil {
 		return nil, errors.Join(fault.E("listen for the control plane", fault.KindOf(err), err), s.Close(ctx))

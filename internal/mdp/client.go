@@ -11,9 +11,10 @@ import (
 
 // ClientOptions are a client's settings. Only Endpoints has no default.
 type ClientOptions struct {
-	Endpoints []string      // of brokers, asked one after another until one answers
-	Timeout   time.Duration // how long one try may take; default 2.5 s
-	Retries   int           // tries after the first; default 2, negative: none
+	Endpoints []string          // of brokers, asked one after another until one answers
+	Timeout   time.Duration     // how long one try may take; default 2.5 s
+	Retries   int               // tries after the first; default 2, negative: none
+	Curve     *zmq.CurveOptions // of a client; nil: plain connections
 }
 
 // Client asks services through a broker. Safe for concurrent use, one request at a time.
@@ -22,7 +23,7 @@ type Client struct{ asker *pirate.Client }
 // NewClient makes a client that connects at its first request. Errors are of kind Invalid.
 func NewClient(o ClientOptions) (*Client, error) {
 	p, err := pirate.New(pirate.Options{Endpoints: o.Endpoints, Timeout: o.Timeout, Retries: o.Retries,
-		ZMQ: zmq.Options{MaxFrames: maxFrames}})
+		ZMQ: zmq.Options{MaxFrames: maxFrames, Curve: o.Curve}})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eventspine/internal/quiet"
+	"eventspine/internal/zmq"
 )
 
 // Defaults of both sides. RFC 7 wants broker and workers to agree on the heartbeat.
@@ -17,16 +18,17 @@ const (
 
 // BrokerOptions are a broker's settings. Each zero field means its default.
 type BrokerOptions struct {
-	Heartbeat      time.Duration // between heartbeats to each worker; default 2.5 s
-	Liveness       int           // silent heartbeat intervals after which a worker is gone; default 3
-	RequestTimeout time.Duration // how long a request waits for a worker; default 10 s
-	Forget         time.Duration // how long a service without workers stays in mmi.services; default 1 h
-	MaxQueue       int           // requests that wait for one service; default 1,000
-	MaxPerClient   int           // requests of one client that wait; default 16
-	MaxTries       int           // workers that one request is given to, one after another; default 3
-	MaxServices    int           // names known at the same time, beyond those with workers; default 1,000
-	MaxWorkers     int           // registered at the same time; default 10,000
-	MaxBody        int           // bytes of one frame; default 1 MiB
+	Heartbeat      time.Duration     // between heartbeats to each worker; default 2.5 s
+	Liveness       int               // silent heartbeat intervals after which a worker is gone; default 3
+	RequestTimeout time.Duration     // how long a request waits for a worker; default 10 s
+	Forget         time.Duration     // how long a service without workers stays in mmi.services; default 1 h
+	MaxQueue       int               // requests that wait for one service; default 1,000
+	MaxPerClient   int               // requests of one client that wait; default 16
+	MaxTries       int               // workers that one request is given to, one after another; default 3
+	MaxServices    int               // names known at the same time, beyond those with workers; default 1,000
+	MaxWorkers     int               // registered at the same time; default 10,000
+	MaxBody        int               // bytes of one frame; default 1 MiB
+	Curve          *zmq.CurveOptions // of the server; nil: plain connections
 	Metrics        prometheus.Registerer
 	Log            *slog.Logger
 }

@@ -18,11 +18,12 @@ type Handler func(ctx context.Context, body zmq.Msg) zmq.Msg
 // WorkerOptions are a worker's settings. Only Service and Endpoint have no default.
 type WorkerOptions struct {
 	Service      string
-	Endpoint     string        // of the broker
-	Heartbeat    time.Duration // between heartbeats to the broker; default 2.5 s
-	Liveness     int           // silent heartbeat intervals after which the broker is gone; default 3
-	ReconnectMin time.Duration // wait before registering anew, doubled up to ReconnectMax, jittered; default 100 ms
-	ReconnectMax time.Duration // default 5 s
+	Endpoint     string            // of the broker
+	Heartbeat    time.Duration     // between heartbeats to the broker; default 2.5 s
+	Liveness     int               // silent heartbeat intervals after which the broker is gone; default 3
+	ReconnectMin time.Duration     // wait before registering anew, doubled up to ReconnectMax, jittered; default 100 ms
+	ReconnectMax time.Duration     // default 5 s
+	Curve        *zmq.CurveOptions // of a client; nil: a plain connection
 	Log          *slog.Logger
 }
 
@@ -61,7 +62,7 @@ func NewWorker(o WorkerOptions, handle Handler) (*Worker, error) {
 	}
 	w := &Worker{o: o.withDefaults(), handle: handle}
 	w.dial = func() (plug, error) {
-		s := zmq.New(zmq.Dealer, zmq.Options{MaxFrames: maxFrames, Linger: leaveTime})
+		s := zmq.New(zmq.Dealer, zmq.Options{MaxFrames: maxFrames, Linger: leaveTime, Curve: w.o.Curve})
 		if err := s.Connect(w.o.Endpoint); err != nil {
 			return nil, errors.Join(err, s.Close(context.Background()))
 		}

@@ -45,7 +45,8 @@ type Options struct {
 	Brokers           []string            // endpoints of Majordomo brokers; the service registers with each
 	Figures           prometheus.Gatherer // where queues and rates are read
 	Log               *slog.Logger
-	Heartbeat         time.Duration // of the registration; default 2.5 s
+	Heartbeat         time.Duration     // of the registration; default 2.5 s
+	Curve             *zmq.CurveOptions // of a client; nil: plain connections
 }
 
 // Reporter answers for one process.
@@ -62,7 +63,7 @@ func New(o Options) (*Reporter, error) {
 	r := &Reporter{o: o, since: time.Now(), figures: newFigures(o.Figures)}
 	for _, broker := range o.Brokers {
 		for _, name := range []string{o.Service, o.Service + "/" + o.Instance} {
-			w, err := mdp.NewWorker(mdp.WorkerOptions{Service: name, Endpoint: broker, Heartbeat: o.Heartbeat, Log: o.Log}, r.handle)
+			w, err := mdp.NewWorker(mdp.WorkerOptions{Service: name, Endpoint: broker, Heartbeat: o.Heartbeat, Curve: o.Curve, Log: o.Log}, r.handle)
 			if err != nil {
 				return nil, fault.E("control plane", fault.KindOf(err), err)
 			}
