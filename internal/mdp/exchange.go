@@ -20,6 +20,7 @@ type exchange struct {
 	services map[string]*service
 	workers  map[string]*member
 	waiting  map[string]int       // requests in queues, by client
+	bytes    int                  // of the bodies in queues
 	shunned  map[string]time.Time // peers that were told DISCONNECT lately, so that each is told once
 }
 
@@ -43,10 +44,13 @@ type member struct {
 	since   time.Time
 }
 
+const frameCost = 64 // bytes that a frame takes besides its own
+
 // job is one client's request.
 type job struct {
 	client   string
 	body     zmq.Msg
+	size     int // bytes of body
 	deadline time.Time
 	tries    int
 }
@@ -157,12 +161,12 @@ func (x *exchange) request(p packet) {
 		x.answer(p.from, p.service, x.manage(p.service, p.body))
 		return
 	}
-	s := x.services[p.service]
+	s, size := x.services[p.service], weight(p.body)
 	why := ""
 	switch {
 	case s == nil && len(x.services) >= x.o.MaxServices:
 		why = crowded
-	case s != nil && len(s.queue) >= x.o.MaxQueue:
+	case s != nil && len(s.queue) >= x.o.MaxQueue, x.bytes+size > x.o.MaxBytes:
 		why = noRoom
 	case x.waiting[p.from] >= x.o.MaxPerClient:
 		why = greedy
@@ -173,8 +177,9 @@ func (x *exchange) request(p packet) {
 		return
 	}
 	s = x.service(p.service)
-	s.queue = append(s.queue, &job{client: p.from, body: p.body, deadline: time.Now().Add(x.o.RequestTimeout)})
-	x.queued(p.from, 1)
+	j := &job{client: p.from, body: p.body, size: size, deadline: time.Now().Add(x.o.RequestTimeout)}
+	s.queue = append(s.queue, j)
+	x.queued(j, 1)
 	x.dispatch(s)
 }
 
@@ -198,7 +203,7 @@ func (x *exchange) dispatch(s *service) {
 			continue
 		}
 		s.idle, s.queue = s.idle[1:], s.queue[1:]
-		x.queued(j.client, -1)
+		x.queued(j, -1)
 		j.tries++
 		w.doing = j
 		x.m.inService.Inc()
@@ -212,18 +217,27 @@ func (x *exchange) expire(s *service) {
 		if now.Before(j.deadline) {
 			return false
 		}
-		x.queued(j.client, -1)
+		x.queued(j, -1)
 		x.m.dropped.WithLabelValues(late).Inc()
 		return true
 	})
 }
 
-// queued keeps count of a client's waiting requests.
-func (x *exchange) queued(client string, by int) {
+// queued counts a request that came into a queue (1) or left it (-1).
+func (x *exchange) queued(j *job, by int) {
 	x.m.waiting.Add(float64(by))
-	if x.waiting[client] += by; x.waiting[client] == 0 {
-		delete(x.waiting, client)
+	x.bytes += by * j.size
+	if x.waiting[j.client] += by; x.waiting[j.client] == 0 {
+		delete(x.waiting, j.client)
 	}
+}
+
+// weight is the bytes of a body, and some for each of its frames.
+func weight(body zmq.Msg) (n int) {
+	for _, f := range body {
+		n += len(f) + frameCost
+	}
+	return n
 }
 
 func (x *exchange) tell(w *member, c command, args ...[]byte) error {
@@ -278,7 +292,7 @@ func (x *exchange) again(s *service, j *job) {
 		return
 	}
 	s.queue = slices.Insert(s.queue, 0, j)
-	x.queued(j.client, 1)
+	x.queued(j, 1)
 	x.m.repeated.Inc()
 }
 

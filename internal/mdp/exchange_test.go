@@ -109,6 +109,19 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+func TestTheBytesThatWaitAreBounded(t *testing.T) {
+	b := newBench(t, BrokerOptions{MaxBytes: 1000})
+	big := strings.Repeat("x", 400)
+	b.take("c1||MDPC01|s|"+big, "c2||MDPC01|t|"+big, "c3||MDPC01|s|"+big)
+	if why(b.m.dropped, noRoom) != 1 || total(t, b.m.waiting) != 2 {
+		t.Errorf("%d bytes wait", b.bytes)
+	}
+	b.take("w||MDPW01|READY|s", "c3||MDPC01|t|"+big) // a worker took one, so there is room again
+	if why(b.m.dropped, noRoom) != 1 {
+		t.Error("room that was made is not used")
+	}
+}
+
 func TestARequestOutlivesItsWorker(t *testing.T) {
 	for _, c := range []struct{ name, message, told string }{
 		{"that says goodbye", "w1||MDPW01|DISCONNECT", ""},

@@ -13,9 +13,12 @@ import (
 
 // audit checks what must hold after every step of an exchange.
 func audit(t rapid.TB, x *exchange) {
-	waiting, serving, workers := 0, 0, 0
+	waiting, serving, workers, bytes := 0, 0, 0, x.bytes
 	for _, s := range x.services {
 		waiting += len(s.queue)
+		for _, j := range s.queue {
+			bytes -= weight(j.body)
+		}
 		workers += s.workers
 		if len(s.idle) > 0 && len(s.queue) > 0 {
 			t.Errorf("%s has idle workers and waiting requests", s.name)
@@ -34,6 +37,9 @@ func audit(t rapid.TB, x *exchange) {
 	byClient := 0
 	for _, n := range x.waiting {
 		byClient += n
+	}
+	if bytes != 0 {
+		t.Errorf("the bytes in queues are miscounted by %d", bytes)
 	}
 	if workers != len(x.workers) || byClient != waiting || float64(waiting) != value(x.m.waiting) || float64(serving) != value(x.m.inService) {
 		t.Errorf("%d workers of %d, %d waiting of %d or %v, %d served of %v", workers, len(x.workers), byClient, waiting,

@@ -23,6 +23,7 @@ type BrokerOptions struct {
 	RequestTimeout time.Duration     // how long a request waits for a worker; default 10 s
 	Forget         time.Duration     // how long a service without workers stays in mmi.services; default 1 h
 	MaxQueue       int               // requests that wait for one service; default 1,000
+	MaxBytes       int               // of all requests that wait; default 64 MiB
 	MaxPerClient   int               // requests of one client that wait; default 16
 	MaxTries       int               // workers that one request is given to, one after another; default 3
 	MaxServices    int               // names known at the same time, beyond those with workers; default 1,000
@@ -39,6 +40,7 @@ func (o BrokerOptions) withDefaults() BrokerOptions {
 	def(&o.RequestTimeout, 10*time.Second)
 	def(&o.Forget, time.Hour)
 	def(&o.MaxQueue, 1000)
+	def(&o.MaxBytes, 64<<20)
 	def(&o.MaxPerClient, 16)
 	def(&o.MaxTries, 3)
 	def(&o.MaxServices, 1000)

@@ -87,7 +87,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			wait, told = w.o.ReconnectMin, false
 		}
 		if !told && ctx.Err() == nil {
-			w.o.Log.Warn("control plane lost; registering again", "service", w.o.Service, "broker", w.o.Endpoint, "error", err)
+			w.o.Log.Warn("control plane lost; registering again", "as", w.o.Service, "broker", w.o.Endpoint, "error", err)
 			told = true
 		}
 		rest(ctx, wait/2+rand.N(wait/2+1))
@@ -191,7 +191,7 @@ func (s *session) obey(working context.Context, m zmq.Msg) error {
 	}
 	if !s.heard && o.command != disconnect {
 		s.heard = true
-		s.o.Log.Info("registered with the control plane", "service", s.o.Service, "broker", s.o.Endpoint)
+		s.o.Log.Info("registered with the control plane", "as", s.o.Service, "broker", s.o.Endpoint)
 	}
 	switch {
 	case o.command == disconnect:
