@@ -195,7 +195,7 @@ func TestWhatIsSealedOpens(t *testing.T) {
 
 func TestSealedFramesThatAreRefused(t *testing.T) {
 	c, s := sessions(t)
-	one, two := c.Seal(nil, 0, []byte("one")), c.Seal(nil, 0, []byte("two"))
+	one := c.Seal(nil, 0, []byte("one"))
 	for name, b := range map[string][]byte{"nothing": nil, "short": one[:Overhead-1], "another name": append([]byte("\x07MASSAGE"), one[8:]...),
 		"to its sender": s.Seal(nil, 0, []byte("x")), "reserved flags": c.Seal(nil, 4, nil)} {
 		if _, _, err := s.Open(b); !errors.Is(err, ErrProtocol) {
@@ -203,9 +203,9 @@ func TestSealedFramesThatAreRefused(t *testing.T) {
 		}
 	}
 	c, s = sessions(t)
-	one, two = c.Seal(nil, 0, []byte("one")), c.Seal(nil, 0, []byte("two"))
-	for i := range one {
-		bad := bytes.Clone(one)
+	first, two := c.Seal(nil, 0, []byte("first")), c.Seal(nil, 0, []byte("two"))
+	for i := range first {
+		bad := bytes.Clone(first)
 		bad[i] ^= 1
 		if _, _, err := s.Open(bad); !errors.Is(err, ErrProtocol) {
 			t.Fatalf("byte %d changed: %v", i, err)
@@ -214,7 +214,7 @@ func TestSealedFramesThatAreRefused(t *testing.T) {
 	if _, body, err := s.Open(two); err != nil || string(body) != "two" {
 		t.Errorf("%q %v", body, err)
 	}
-	if _, _, err := s.Open(one); !errors.Is(err, ErrProtocol) {
+	if _, _, err := s.Open(first); !errors.Is(err, ErrProtocol) {
 		t.Errorf("the older one after it: %v", err)
 	}
 }

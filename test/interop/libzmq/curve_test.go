@@ -117,7 +117,9 @@ func TestCurveSubscriptions(t *testing.T) {
 func TestCurveRefusals(t *testing.T) {
 	needCurve(t)
 	ours, theirs, strange := newKeys(t), newKeys(t), newKeys(t)
-	serve := func(known, listed curve.Key) (zmq.Options, settings) { return secured(ours, theirs, true, known, listed) }
+	serve := func(known, listed curve.Key) (zmq.Options, settings) {
+		return secured(ours, theirs, true, known, listed)
+	}
 	wrong, wrongSet := serve(strange.Public, theirs.Public)
 	denied, deniedSet := serve(ours.Public, strange.Public)
 	client, clientSet := secured(ours, theirs, false, strange.Public, curve.Key{})
