@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -215,6 +216,48 @@ func TestAnIndependentWorker(t *testing.T) {
 		t.Errorf("%s, %v", out.String(), err)
 	}
 	testkit.Eventually(t, 5*time.Second, func() bool { return count() == "0" }, "the worker said goodbye")
+}
+
+// A worker that freezes with a request in hand, its connection open, loses it to another one.
+func TestAnIndependentWorkerFreezes(t *testing.T) {
+	at, _ := broker(t, "tcp://127.0.0.1:0")
+	p := peer(t, "frozen", at)
+	stdin, err := p.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := p.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewClient(ClientOptions{Endpoints: []string{at}, Timeout: 10 * time.Second, Retries: -1}) // one try
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answered := make(chan error, 1)
+	go func() {
+		m, err := c.Request(within(t), "reverse", []byte("abc"))
+		if err == nil && show(m) != "cba" {
+			err = fmt.Errorf("got %q", m)
+		}
+		answered <- err
+	}()
+	took := make([]byte, len("took it"))
+	if _, err := io.ReadFull(stdout, took); err != nil || string(took) != "took it" {
+		t.Fatalf("%q, %v", took, err)
+	}
+	worker(t, at, "reverse", func(_ context.Context, body zmq.Msg) zmq.Msg { return zmq.Msg{[]byte(reverse(string(body[0])))} })
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	_ = stdin.Close()
+	if err := p.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 func reverse(s string) string {

@@ -1,7 +1,8 @@
-"""An MDP 0.1 client, worker or misfit on libzmq, written from RFC 7 alone.
+"""An MDP 0.1 client, worker, frozen worker or misfit on libzmq, written from RFC 7 alone.
 
 usage: mdp_peer.py client ENDPOINT             asks the service echo and the broker's own
        mdp_peer.py worker ENDPOINT HEARTBEAT   serves reverse until standard input ends
+       mdp_peer.py frozen ENDPOINT             takes one request of reverse and never says another word
        mdp_peer.py misfit ENDPOINT             breaks the protocol in every way it knows
 
 It prints "ok" when the broker did all that the RFC says, and fails otherwise.
@@ -74,6 +75,15 @@ def worker(context, endpoint, beat):
         raise SystemExit(f"{beats} heartbeats and {requests} requests came")
 
 
+def frozen(context, endpoint):
+    sock = connect(context, zmq.DEALER, endpoint)
+    sock.send_multipart([b"", WORKER, READY, b"reverse"])
+    while sock.recv_multipart()[2] != REQUEST:
+        sock.send_multipart([b"", WORKER, HEARTBEAT])
+    print("took it", flush=True)
+    sys.stdin.read()  # the connection stays
+
+
 def misfit(context, endpoint):
     told = [b"", WORKER, DISCONNECT]
     for wrong in (
@@ -109,6 +119,8 @@ def main():
         client(context, endpoint)
     elif role == "worker":
         worker(context, endpoint, float(sys.argv[3]))
+    elif role == "frozen":
+        frozen(context, endpoint)
     else:
         misfit(context, endpoint)
     print("ok")
