@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/zmq/transport"
 )
 
 // dialer keeps one endpoint connected.
 type dialer struct {
 	endpoint string
 	addr     string
-	t        transport
+	t        transport.Transport
 	stop     context.CancelFunc // ends the dialling
 	stopped  context.Context
 
@@ -32,7 +33,7 @@ func (s *Socket) Connect(endpoint string) error {
 	if err != nil {
 		return err
 	}
-	if !t.dialable(addr) {
+	if !t.Dialable(addr) {
 		return fault.Errorf("zmq.Connect", fault.Invalid, "endpoint %q does not name one place to connect to", endpoint)
 	}
 	d := &dialer{endpoint: endpoint, addr: addr, t: t}
@@ -122,12 +123,12 @@ func (s *Socket) dial(d *dialer) (ok bool, err error) {
 
 // reach dials within the handshake's time; a name in the process is waited for.
 func (s *Socket) reach(d *dialer) (net.Conn, error) {
-	if in, ok := d.t.(*InprocNetwork); ok {
-		return in.dial(d.stopped, d.addr)
+	if in, ok := d.t.(*transport.Inproc); ok {
+		return in.Dial(d.stopped, d.addr)
 	}
 	ctx, cancel := context.WithTimeout(d.stopped, s.opt.HandshakeTimeout)
 	defer cancel()
-	return d.t.dial(ctx, d.addr)
+	return d.t.Dial(ctx, d.addr)
 }
 
 // adoptDialled is adopt for a dialer's goroutine, which is counted already. While Close

@@ -16,7 +16,7 @@
 //
 // With Options.Curve every connection is encrypted and both its ends are proved.
 //
-// The layers: a transport (transport.go, ipc.go, inproc.go) gives net.Conns; zmtp speaks the wire protocol on one;
+// The layers: a transport gives net.Conns; zmtp speaks the wire protocol on one;
 // a peer (peer.go) is a connection with its queues and its two goroutines; a pattern
 // (push.go, pub.go, sub.go, reqrep.go, router.go) decides which peer a message goes to and which
 // messages the application sees; Socket holds them together.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/zmq/transport"
 	"eventspine/internal/zmq/zmtp"
 )
 
@@ -26,11 +27,11 @@ func (s *Socket) Bind(ctx context.Context, endpoint string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	l, err := t.listen(ctx, addr)
+	l, err := t.Listen(ctx, addr)
 	if err != nil {
 		return "", fault.E("zmq.Bind", fault.Unavailable, err)
 	}
-	actual := t.endpoint(l.Addr())
+	actual := t.Endpoint(l.Addr())
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
@@ -69,14 +70,14 @@ type listener struct {
 	endpoint string
 }
 
-func (s *Socket) resolve(endpoint string) (transport, string, error) {
+func (s *Socket) resolve(endpoint string) (transport.Transport, string, error) {
 	if err := checkIdentity(s.opt.Identity); err != nil {
 		return nil, "", fault.E("zmq", fault.Invalid, err)
 	}
 	if err := s.opt.Curve.check(); err != nil {
 		return nil, "", err
 	}
-	return resolve(endpoint, s.opt.Inproc)
+	return transport.Resolve(endpoint, s.opt.Inproc)
 }
 
 // accept takes connections until l is closed, and outlives errors that pass.

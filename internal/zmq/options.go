@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/zmq/transport"
 	"eventspine/internal/zmq/zmtp"
 )
 
@@ -53,6 +54,11 @@ func (t Type) compatible(peer string) error {
 // Msg is one message of one or more frames. Given to Send it belongs to the socket and must
 // not be changed any more; got from Recv it belongs to the receiver.
 type Msg [][]byte
+
+// InprocNetwork is where the inproc:// endpoints of the sockets that share it meet; the zero value
+// is ready. It is a value and not a package variable, so that two pipelines in one process do not
+// see each other.
+type InprocNetwork = transport.Inproc
 
 // Options are a socket's settings. The zero value works: each zero field means its default.
 type Options struct {

@@ -1,10 +1,7 @@
 package zmq
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -12,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"eventspine/internal/fault"
 )
@@ -180,59 +176,4 @@ func TestEndpointsOfOtherTransports(t *testing.T) {
 		t.Errorf("a taken name: %v", err)
 	}
 	bind(t, open(t, Pull, Options{Inproc: &InprocNetwork{}}), "inproc://a") // another network
-	_ = first.Close(context.Background())
-	if len(in.places) != 0 {
-		t.Errorf("%d names remembered", len(in.places))
-	}
-}
-
-func TestInprocPipe(t *testing.T) {
-	one, two := inprocPipe("x")
-	sent := make([]byte, 1<<20)
-	for i := range sent {
-		sent[i] = byte(rand.Uint32())
-	}
-	go func() {
-		for rest := sent; len(rest) > 0; {
-			n := min(len(rest), 1+rand.IntN(100_000))
-			_, _ = one.Write(rest[:n])
-			rest = rest[n:]
-		}
-		_ = one.CloseWrite()
-	}()
-	var got bytes.Buffer
-	for b := make([]byte, 70_000); ; {
-		n, err := two.Read(b[:1+rand.IntN(len(b))])
-		got.Write(b[:n])
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !bytes.Equal(got.Bytes(), sent) {
-		t.Error("what was read is not what was written")
-	}
-	_ = one.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	if _, err := one.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("after the deadline: %v", err)
-	}
-	_ = one.SetReadDeadline(time.Time{})
-	_ = two.SetDeadline(time.Now().Add(-time.Second))
-	_ = two.SetDeadline(time.Time{})
-	done := make(chan error, 1)
-	go func() { _, err := two.Write(make([]byte, 1<<20)); done <- err }()
-	_ = two.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
-	if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a write to nobody: %v", err)
-	}
-	_ = one.Close()
-	_ = two.SetWriteDeadline(time.Time{})
-	if _, err := two.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("a write to a closed end: %v", err)
-	}
-	if _, err := one.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("a read of our closed end: %v", err)
-	}
 }

@@ -1,4 +1,5 @@
-package zmq
+// Package transport makes the connections that ZMTP is spoken on: tcp://, ipc:// and inproc://.
+package transport
 
 import (
 	"context"
@@ -10,16 +11,17 @@ import (
 	"eventspine/internal/fault"
 )
 
-// transport makes connections for one endpoint scheme.
-type transport interface {
-	listen(ctx context.Context, addr string) (net.Listener, error)
-	dial(ctx context.Context, addr string) (net.Conn, error)
-	dialable(addr string) bool  // false for a wildcard, which only a listener takes
-	endpoint(a net.Addr) string // the endpoint that reaches a listener with this address
+// Transport makes connections for one endpoint scheme. Its methods are safe for concurrent use.
+type Transport interface {
+	Listen(ctx context.Context, addr string) (net.Listener, error)
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+	Dialable(addr string) bool  // false for a wildcard, which only a listener takes
+	Endpoint(a net.Addr) string // the endpoint that reaches a listener with this address
 }
 
-// resolve splits an endpoint into its transport and the address there. net may be nil.
-func resolve(endpoint string, net *InprocNetwork) (transport, string, error) {
+// Resolve splits an endpoint into its transport and the address there. An endpoint that cannot be
+// read is Invalid, and so is an inproc:// one when inproc is nil.
+func Resolve(endpoint string, inproc *Inproc) (Transport, string, error) {
 	scheme, addr, ok := strings.Cut(endpoint, "://")
 	switch {
 	case !ok:
@@ -30,15 +32,15 @@ func resolve(endpoint string, net *InprocNetwork) (transport, string, error) {
 		return resolveIPC(endpoint, addr)
 	case scheme != "inproc":
 		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q: unknown transport %q", endpoint, scheme)
-	case net == nil:
-		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q needs Options.Inproc", endpoint)
+	case inproc == nil:
+		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q needs an inproc network", endpoint)
 	case addr == "":
 		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q has no name", endpoint)
 	}
-	return net, addr, nil
+	return inproc, addr, nil
 }
 
-func resolveTCP(endpoint, addr string) (transport, string, error) {
+func resolveTCP(endpoint, addr string) (Transport, string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q: %w", endpoint, err)
@@ -61,17 +63,17 @@ func keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 }
 
-func (tcp) listen(ctx context.Context, addr string) (net.Listener, error) {
+func (tcp) Listen(ctx context.Context, addr string) (net.Listener, error) {
 	c := net.ListenConfig{KeepAliveConfig: keepAlive()}
 	return c.Listen(ctx, "tcp", addr)
 }
 
-// dial connects; the net package sets TCP_NODELAY on both sides.
-func (tcp) dial(ctx context.Context, addr string) (net.Conn, error) {
+// Dial connects; the net package sets TCP_NODELAY on both sides.
+func (tcp) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	d := net.Dialer{KeepAliveConfig: keepAlive()}
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-func (tcp) dialable(addr string) bool { return !strings.HasSuffix(addr, ":0") }
+func (tcp) Dialable(addr string) bool { return !strings.HasSuffix(addr, ":0") }
 
-func (tcp) endpoint(a net.Addr) string { return "tcp://" + a.String() }
+func (tcp) Endpoint(a net.Addr) string { return "tcp://" + a.String() }

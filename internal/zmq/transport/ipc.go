@@ -1,4 +1,4 @@
-package zmq
+package transport
 
 import (
 	"context"
@@ -18,7 +18,7 @@ const maxPath = 107 // bytes of a Unix socket's path (sun_path without its final
 // ipc is a Unix socket: a file's path, or an abstract name after "@".
 type ipc struct{}
 
-func resolveIPC(endpoint, addr string) (transport, string, error) {
+func resolveIPC(endpoint, addr string) (Transport, string, error) {
 	switch {
 	case addr == "", addr == "@":
 		return nil, "", fault.Errorf("zmq", fault.Invalid, "endpoint %q has no path", endpoint)
@@ -30,9 +30,9 @@ func resolveIPC(endpoint, addr string) (transport, string, error) {
 	return ipc{}, addr, nil
 }
 
-// listen takes the place of a socket file that nobody answers on; a file of another kind and
+// Listen takes the place of a socket file that nobody answers on; a file of another kind and
 // one that is in use stay.
-func (ipc) listen(ctx context.Context, addr string) (net.Listener, error) {
+func (ipc) Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if addr == "*" {
 		addr = filepath.Join(os.TempDir(), "zmq-"+rand.Text())
 	}
@@ -59,11 +59,11 @@ func stale(ctx context.Context, path string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-func (ipc) dial(ctx context.Context, addr string) (net.Conn, error) {
+func (ipc) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "unix", addr)
 }
 
-func (ipc) dialable(addr string) bool { return addr != "*" }
+func (ipc) Dialable(addr string) bool { return addr != "*" }
 
-func (ipc) endpoint(a net.Addr) string { return "ipc://" + a.String() }
+func (ipc) Endpoint(a net.Addr) string { return "ipc://" + a.String() }

@@ -1,4 +1,4 @@
-package zmq
+package transport
 
 import (
 	"context"
@@ -14,10 +14,10 @@ const inprocBuffer = 64 << 10 // bytes under way in each direction, like a small
 
 var errNameTaken = errors.New("inproc name is bound already")
 
-// InprocNetwork is the place where the inproc:// endpoints of sockets that share it meet. The
+// Inproc is the place where the inproc:// endpoints of sockets that share it meet. The
 // zero value is ready. Names are kept here and not in a package variable, so that two pipelines
 // in one process do not see each other. Safe for concurrent use.
-type InprocNetwork struct {
+type Inproc struct {
 	mu     sync.Mutex
 	places map[string]*inprocPlace
 }
@@ -30,7 +30,7 @@ type inprocPlace struct {
 }
 
 // place gives the name's place. n.mu is held.
-func (n *InprocNetwork) place(name string) *inprocPlace {
+func (n *Inproc) place(name string) *inprocPlace {
 	if n.places[name] == nil {
 		if n.places == nil {
 			n.places = map[string]*inprocPlace{}
@@ -41,13 +41,13 @@ func (n *InprocNetwork) place(name string) *inprocPlace {
 }
 
 // tidy forgets a name that nobody uses. n.mu is held.
-func (n *InprocNetwork) tidy(name string) {
+func (n *Inproc) tidy(name string) {
 	if p := n.places[name]; p != nil && !p.bound && p.waiting == 0 {
 		delete(n.places, name)
 	}
 }
 
-func (n *InprocNetwork) listen(_ context.Context, name string) (net.Listener, error) {
+func (n *Inproc) Listen(_ context.Context, name string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := n.place(name)
@@ -58,8 +58,8 @@ func (n *InprocNetwork) listen(_ context.Context, name string) (net.Listener, er
 	return &inprocListener{net: n, place: p, addr: inprocAddr(name), closed: make(chan struct{})}, nil
 }
 
-// dial waits until the name is bound, so that Connect may come before Bind.
-func (n *InprocNetwork) dial(ctx context.Context, name string) (net.Conn, error) {
+// Dial waits until the name is bound, so that Connect may come before Bind.
+func (n *Inproc) Dial(ctx context.Context, name string) (net.Conn, error) {
 	n.mu.Lock()
 	p := n.place(name)
 	p.waiting++
@@ -79,9 +79,9 @@ func (n *InprocNetwork) dial(ctx context.Context, name string) (net.Conn, error)
 	}
 }
 
-func (*InprocNetwork) dialable(string) bool { return true }
+func (*Inproc) Dialable(string) bool { return true }
 
-func (*InprocNetwork) endpoint(a net.Addr) string { return "inproc://" + a.String() }
+func (*Inproc) Endpoint(a net.Addr) string { return "inproc://" + a.String() }
 
 type inprocAddr string
 
@@ -89,7 +89,7 @@ func (inprocAddr) Network() string  { return "inproc" }
 func (a inprocAddr) String() string { return string(a) }
 
 type inprocListener struct {
-	net    *InprocNetwork
+	net    *Inproc
 	place  *inprocPlace
 	addr   inprocAddr
 	once   sync.Once
