@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,7 +27,20 @@ type peer struct {
 	t        *testing.T
 	in       *json.Encoder
 	out      *bufio.Scanner
+	process  *os.Process
 	endpoint string
+}
+
+// freeze stops the process, or lets it go on.
+func (p *peer) freeze(on bool) {
+	p.t.Helper()
+	sig := syscall.SIGCONT
+	if on {
+		sig = syscall.SIGSTOP
+	}
+	if err := p.process.Signal(sig); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 type order struct {
@@ -101,7 +115,7 @@ func start(t *testing.T, kind, how, endpoint string, set settings) *peer {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, in: json.NewEncoder(stdin), out: bufio.NewScanner(stdout)}
+	p := &peer{t: t, process: cmd.Process, in: json.NewEncoder(stdin), out: bufio.NewScanner(stdout)}
 	p.out.Buffer(nil, 64<<20)
 	t.Cleanup(func() {
 		_ = stdin.Close()
