@@ -23,7 +23,7 @@ func TestTwoWayPairs(t *testing.T) {
 		theirs string
 	}{{zmq.Dealer, "DEALER"}, {zmq.Pair, "PAIR"}} {
 		t.Run(c.ours.String(), func(t *testing.T) {
-			bothWays(t, func(t *testing.T, weBind bool, heartbeat int) {
+			eachWay(t, func(t *testing.T, weBind bool, heartbeat int) {
 				s, p := pair(t, c.ours, c.theirs, weBind, heartbeat)
 				for _, m := range shapes() {
 					send(t, s, m)
@@ -37,7 +37,7 @@ func TestTwoWayPairs(t *testing.T) {
 }
 
 func TestDealerAsksTheirRep(t *testing.T) {
-	bothWays(t, func(t *testing.T, weBind bool, heartbeat int) {
+	eachWay(t, func(t *testing.T, weBind bool, heartbeat int) {
 		s, p := pair(t, zmq.Dealer, "REP", weBind, heartbeat)
 		for _, m := range shapes() {
 			send(t, s, prefixed(m, "hop", ""))
@@ -49,7 +49,7 @@ func TestDealerAsksTheirRep(t *testing.T) {
 }
 
 func TestDealerAndTheirRouter(t *testing.T) {
-	bothWays(t, func(t *testing.T, weBind bool, heartbeat int) {
+	eachWay(t, func(t *testing.T, weBind bool, heartbeat int) {
 		s, p := meet(t, zmq.Dealer, zmq.Options{Identity: "ana"}, "ROUTER", beats(heartbeat), weBind, "tcp://127.0.0.1:0")
 		for _, m := range shapes() {
 			send(t, s, m)
@@ -65,7 +65,7 @@ func TestRouterAnswersTheirs(t *testing.T) {
 	for _, theirs := range []string{"DEALER", "REQ"} {
 		for _, name := range []string{"", "ana"} {
 			t.Run(theirs+" "+name, func(t *testing.T) {
-				bothWays(t, func(t *testing.T, weBind bool, heartbeat int) {
+				eachWay(t, func(t *testing.T, weBind bool, heartbeat int) {
 					set := settings{}
 					for k, v := range beats(heartbeat) {
 						set[k] = v
@@ -90,7 +90,7 @@ func TestRouterAnswersTheirs(t *testing.T) {
 }
 
 func TestRouterToTheirRouter(t *testing.T) {
-	bothWays(t, func(t *testing.T, weBind bool, heartbeat int) {
+	eachWay(t, func(t *testing.T, weBind bool, heartbeat int) {
 		set := settings{"identity": []byte("theirs"), "router_mandatory": 1}
 		for k, v := range beats(heartbeat) {
 			set[k] = v
@@ -103,12 +103,4 @@ func TestRouterToTheirRouter(t *testing.T) {
 		p.send(prefixed(m, "ours"))
 		same(t, recv(t, s), prefixed(m, "theirs"))
 	})
-}
-
-// bothWays is eachWay with heartbeats in one of the ways only.
-func bothWays(t *testing.T, fn func(t *testing.T, weBind bool, heartbeat int)) {
-	t.Helper()
-	needPyzmq(t)
-	t.Run("we bind", func(t *testing.T) { t.Parallel(); fn(t, true, 50) })
-	t.Run("we connect", func(t *testing.T) { t.Parallel(); fn(t, false, 0) })
 }
