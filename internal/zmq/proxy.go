@@ -54,11 +54,10 @@ func Proxy(ctx context.Context, front, back, capture, control *Socket) error {
 	if control != nil {
 		g.Go(func() error { return p.steer(inner, control) })
 	}
-	err := g.Wait()
-	if ctx.Err() != nil || errors.Is(err, errTerminated) {
-		return nil
+	if err := g.Wait(); ctx.Err() == nil && !errors.Is(err, errTerminated) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Forward is Proxy between publishers, which front (XSUB) hears, and subscribers, whom back

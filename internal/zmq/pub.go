@@ -92,7 +92,7 @@ func (u *publisher) subscribe(p *peer, topic string, on bool) (Msg, error) {
 }
 
 func (u *publisher) tell(topic string, on, changed bool) Msg {
-	if u.s.opt.Verbose && u.s.typ == XPub && (on || changed) {
+	if u.s.opt.Verbose && (on || changed) {
 		return change(topic, on)
 	}
 	if changed {

@@ -3,9 +3,12 @@ package zmq
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"eventspine/internal/fault"
 	"eventspine/internal/zmq/zmtp"
@@ -224,4 +227,83 @@ func matrixCell(t *testing.T, ours, theirs Type, legal bool) {
 	if e.PeerType != theirs.String() || !strings.Contains(e.Err.Error(), theirs.String()) || !strings.Contains(e.Err.Error(), ours.String()) {
 		t.Errorf("%s met %s: %+v", ours, theirs, e)
 	}
+}
+
+// What a ROUTER does with each message follows from who is connected and how full they are.
+func TestRouterAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		drops := rapid.Bool().Draw(t, "RouterDrop")
+		s := New(Router, Options{SndHWM: 3, RouterDrop: drops})
+		u := s.pat.(*router)
+		live, model := map[string]*peer{}, map[string][]string{}
+		dropped, n := uint64(0), 0
+		name := rapid.SampledFrom([]string{"a", "b", "c"})
+		t.Repeat(map[string]func(*rapid.T){
+			"attach": func(t *rapid.T) {
+				id := name.Draw(t, "id")
+				p := &peer{s: s, identity: id, gone: make(chan struct{}), wake: make(chan struct{}, 1)}
+				err := u.attach(p)
+				if taken := live[id] != nil; errors.Is(err, errTaken) != taken {
+					t.Fatalf("attach %s: %v", id, err)
+				}
+				if err == nil {
+					live[id], model[id] = p, nil
+				}
+			},
+			"detach": func(t *rapid.T) {
+				id := name.Draw(t, "id")
+				if live[id] != nil {
+					u.detach(live[id], nil)
+					delete(live, id)
+				}
+			},
+			"send": func(t *rapid.T) {
+				id := name.Draw(t, "id")
+				n++
+				err := s.TrySend(msg(id, strconv.Itoa(n)))
+				switch {
+				case live[id] != nil && len(model[id]) < 3:
+					model[id] = append(model[id], strconv.Itoa(n))
+				case drops:
+					dropped++
+				case live[id] == nil:
+					if !errors.Is(err, ErrUnroutable) {
+						t.Fatalf("to nobody: %v", err)
+					}
+					return
+				default:
+					if !errors.Is(err, ErrWouldBlock) {
+						t.Fatalf("to a full peer: %v", err)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			},
+			"written": func(t *rapid.T) {
+				id := name.Draw(t, "id")
+				if live[id] == nil || len(model[id]) == 0 {
+					return
+				}
+				it := live[id].out.pop()
+				live[id].account([]item{it})
+				if got := string(it.msg[0]); got != model[id][0] {
+					t.Fatalf("%s got %s, want %s", id, got, model[id][0])
+				}
+				model[id] = model[id][1:]
+			},
+			"": func(t *rapid.T) {
+				if s.count.dropped != dropped {
+					t.Fatalf("%d dropped, want %d", s.count.dropped, dropped)
+				}
+				for id, p := range live {
+					if p.outMsgs != len(model[id]) {
+						t.Fatalf("%s holds %d, want %d", id, p.outMsgs, len(model[id]))
+					}
+				}
+			},
+		})
+		s.stop()
+	})
 }

@@ -54,6 +54,7 @@ func New(t Type, o Options) *Socket {
 	s := &Socket{typ: t, opt: o.withDefaults(), conns: map[net.Conn]struct{}{},
 		drained: make(chan struct{}), done: make(chan struct{}), roomy: make(chan struct{})}
 	s.opt.Conflate = s.opt.Conflate && conflatable[t]
+	s.opt.Verbose = s.opt.Verbose && t == XPub
 	s.in.init()
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.pat = newPattern(s)

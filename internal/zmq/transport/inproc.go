@@ -47,6 +47,7 @@ func (n *Inproc) tidy(name string) {
 	}
 }
 
+// Listen binds the name; one listener at a time may have it.
 func (n *Inproc) Listen(_ context.Context, name string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -79,8 +80,10 @@ func (n *Inproc) Dial(ctx context.Context, name string) (net.Conn, error) {
 	}
 }
 
+// Dialable is always true: a name need not be bound yet.
 func (*Inproc) Dialable(string) bool { return true }
 
+// Endpoint is the name with its scheme.
 func (*Inproc) Endpoint(a net.Addr) string { return "inproc://" + a.String() }
 
 type inprocAddr string
