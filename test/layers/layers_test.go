@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"internal/journal", "internal/profile", "internal/archive", "internal/auth"},
 	{"internal/rdb", "internal/health"},
 	{"internal/status"},
-	{"internal/mdp"},
+	{"internal/mdp", "internal/clone"},
 	{"internal/pirate"},
 	{"internal/rules"},
 	{"internal/zmq", "internal/socketio"},
