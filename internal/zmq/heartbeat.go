@@ -8,7 +8,10 @@ import (
 	"eventspine/internal/zmq/zmtp"
 )
 
-const tenth = 100 * time.Millisecond // the unit of a PING's time to live
+const (
+	tenth      = 100 * time.Millisecond // the unit of a PING's time to live
+	stillThere = 100 * time.Millisecond // between signs of life while we do not read
+)
 
 var errSilent = fault.E("zmq", fault.Unavailable, errors.New("peer gave no sign of life"))
 
@@ -72,9 +75,21 @@ func (p *peer) answer(ping *zmtp.Command) error {
 	}
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
+	p.pings = true
 	p.pong = pong
 	p.rouse()
 	return nil
+}
+
+// reassure sends a PONG that nobody asked for to a peer that sends PINGs, which we do not read
+// while its receive queue is full: it shall take us for slow, not for dead.
+func (p *peer) reassure() {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if p.pings && p.pong == nil {
+		p.pong = zmtp.EncodeCommand(zmtp.Pong, nil)
+		p.rouse()
+	}
 }
 
 // hold gives the connection up when nothing more is heard within ttl. Only the reader calls it.

@@ -3,6 +3,7 @@ package zmq
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // inbox is the receiving half of a socket: the peers that have messages, in turn, and XPUB's
@@ -85,11 +86,17 @@ func (b *inbox) waitRoom(p *peer) bool {
 	b.signal()
 	b.mu.Unlock()
 	defer b.mu.Lock()
-	select {
-	case <-p.room:
-		return true
-	case <-b.shut:
-		return false
+	t := time.NewTicker(stillThere)
+	defer t.Stop()
+	for {
+		select {
+		case <-p.room:
+			return true
+		case <-b.shut:
+			return false
+		case <-t.C:
+			p.reassure()
+		}
 	}
 }
 

@@ -174,6 +174,24 @@ func TestHeartbeatsAndBackPressure(t *testing.T) {
 	}
 }
 
+// Nor is a receiver whose full queue keeps it from reading the PINGs.
+func TestASlowReceiverIsNotTakenForDead(t *testing.T) {
+	pull, ep := bound(t, Pull, Options{RcvHWM: 2})
+	push := connected(t, Push, Options{SndHWM: 2, HeartbeatInterval: 20 * time.Millisecond, HeartbeatTimeout: 600 * time.Millisecond}, ep)
+	peersOf(t, 1, push, pull)
+	silent(t, pull, 100*time.Millisecond) // long enough for a PING
+	n := fill(t, func() error { return push.TrySend(Msg{make([]byte, kib64)}) })
+	ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+	defer cancel()
+	_ = push.Send(ctx, Msg{make([]byte, kib64)})
+	if d := push.Stats().Disconnects; d != 0 {
+		t.Errorf("%d disconnects", d)
+	}
+	for range n {
+		recv(t, pull)
+	}
+}
+
 func TestTimeToLive(t *testing.T) {
 	pull, ep := bound(t, Pull, Options{})
 	c := raw(t, ep)

@@ -49,6 +49,7 @@ type peer struct {
 	control  []byte
 	ping     []byte // our newest unsent PING
 	pong     []byte // the newest unanswered PING's answer
+	pings    bool   // it sent one
 	sent     uint64
 	dropped  uint64
 	mark     uint64 // stamp of the newest message published to it
