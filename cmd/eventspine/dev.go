@@ -75,6 +75,7 @@ func (d *dev) run(ctx context.Context) (err error) {
 	c := suite.DefaultConfig()
 	c.Servers(d.redis, d.es, secret)
 	c.Logger(log)
+	c.Proxy.DataDir = d.dir
 	if d.anyPort {
 		c.AnyPort()
 	}
@@ -82,7 +83,7 @@ func (d *dev) run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w (is another `eventspine dev` running? --any-port uses free ports)", err)
 	}
-	l := local{API: "http://" + s.API, Bridge: "http://" + s.Bridge, XPub: s.XPub, Control: s.Control, Secret: secret}
+	l := local{API: "http://" + s.API, Bridge: "http://" + s.Bridge, XPub: s.XPub, Control: s.Control, Clone: s.Clone, Secret: secret}
 	if err := errors.Join(l.save(d.dir), d.announce(s, secret, time.Since(started))); err != nil {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()

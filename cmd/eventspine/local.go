@@ -21,11 +21,12 @@ import (
 // local is what `eventspine dev` leaves in its data directory, so that the other verbs need
 // no flags when they run in the same place.
 type local struct {
-	API     string `json:"api"`
-	Bridge  string `json:"bridge"`
-	XPub    string `json:"xpub"`
-	Control string `json:"control,omitempty"`
-	Secret  string `json:"secret"`
+	API     string   `json:"api"`
+	Bridge  string   `json:"bridge"`
+	XPub    string   `json:"xpub"`
+	Control string   `json:"control,omitempty"`
+	Clone   []string `json:"clone,omitempty"`
+	Secret  string   `json:"secret"`
 }
 
 const (

@@ -56,6 +56,7 @@ func start(t testing.TB, change func(*Config)) *running {
 	c := DefaultConfig()
 	c.XSubBind, c.XPubBind, c.Health, c.Metrics = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "127.0.0.1:0"
 	c.ControlBind = "tcp://127.0.0.1:0"
+	c.CloneSnapshot, c.CloneUpdates, c.CloneChanges = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "tcp://127.0.0.1:0"
 	c.Log = slog.New(slog.NewJSONHandler(log, nil))
 	if change != nil {
 		change(&c)

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"eventspine/internal/clone"
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
 	"eventspine/internal/mdp"
@@ -26,7 +27,8 @@ const (
 type Deps struct {
 	front, back *zmq.Socket
 	xsub, xpub  string
-	control     *mdp.Broker // nil: none
+	control     *mdp.Broker   // nil: none
+	clone       *clone.Server // nil: none
 	health      *health.Server
 	m           *metrics
 }
@@ -75,6 +77,9 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 	if err := d.openControl(ctx, &c, reg); err != nil {
 		return nil, d.abandon("ZMQ_CONTROL_BIND", err)
 	}
+	if err := d.openClone(ctx, &c, reg); err != nil {
+		return nil, d.abandon("", err)
+	}
 	if d.health, err = health.Listen(ctx, &c.Common, reg); err != nil {
 		return nil, d.abandon("", err)
 	}
@@ -111,6 +116,9 @@ func (d *Deps) abandon(setting string, err error) error {
 	if d.control != nil {
 		_ = d.control.Close()
 	}
+	if d.clone != nil {
+		_ = d.clone.Close()
+	}
 	if setting == "" {
 		return err
 	}
@@ -125,6 +133,9 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	g.Go(func() error { return d.health.Run(inner) })
 	if d.control != nil {
 		g.Go(func() error { return d.control.Run(inner) })
+	}
+	if d.clone != nil {
+		g.Go(func() error { return d.clone.Run(inner) })
 	}
 	g.Go(func() error { return subscriptions(inner, d.back, d.front) })
 	g.Go(func() error { return pump(inner, d.front, d.back, d.m, log) })

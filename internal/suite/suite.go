@@ -57,6 +57,7 @@ func (c *Config) AnyPort() {
 	c.API.Port, c.Bridge.Port = 0, 0
 	c.Worker.Bind = "tcp://127.0.0.1:0"
 	c.Proxy.XSubBind, c.Proxy.XPubBind, c.Proxy.ControlBind = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "tcp://127.0.0.1:0"
+	c.Proxy.CloneSnapshot, c.Proxy.CloneUpdates, c.Proxy.CloneChanges = "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "tcp://127.0.0.1:0"
 }
 
 // Servers points every service at these servers, and the token checks at this secret.
@@ -91,10 +92,11 @@ type stage struct {
 
 // Suite is the opened pipeline: every socket is bound, nothing runs yet.
 type Suite struct {
-	API, Bridge string // host:port
-	Worker      string // endpoint to PUSH to
-	XSub, XPub  string // the proxy's endpoints
-	Control     string // the proxy's control plane; empty: none
+	API, Bridge string   // host:port
+	Worker      string   // endpoint to PUSH to
+	XSub, XPub  string   // the proxy's endpoints
+	Clone       []string // where the live rules are: snapshots, updates, changes; empty: nowhere
+	Control     string   // the proxy's control plane; empty: none
 
 	stages []stage // in the order of the data
 }
@@ -126,6 +128,10 @@ func (s *Suite) open(ctx context.Context, c Config) error {
 	s.stages = last
 
 	c.Worker.XSub, c.Worker.XPub = xsub, xpub
+	if at := p.Clone(); at.Snapshot != "" {
+		s.Clone = []string{at.Snapshot, at.Updates, at.Changes}
+		c.Worker.Clone = s.Clone
+	}
 	w, err := worker.Open(ctx, c.Worker)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)

@@ -208,6 +208,9 @@ func TestDefaultAddressesDiffer(t *testing.T) {
 	}
 	add("worker", c.Worker.Bind)
 	add("control", c.Proxy.ControlBind)
+	add("clone snapshots", c.Proxy.CloneSnapshot)
+	add("clone updates", c.Proxy.CloneUpdates)
+	add("clone changes", c.Proxy.CloneChanges)
 	add("xsub", c.Proxy.XSubBind)
 	add("xpub", c.Proxy.XPubBind)
 }

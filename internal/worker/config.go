@@ -20,6 +20,7 @@ type Config struct {
 	RcvBytes config.Bytes `env:"WORKER_RCVBYTES" doc:"bytes of one producer that may wait; more wait at the producer"`
 
 	Rules       string        `env:"WORKER_RULES" doc:"YAML file of filter and transform rules; empty: the built-in ones, as in rules.example.yaml"`
+	Clone       []string      `env:"ZMQ_CLONE" doc:"endpoints of the live rules in the proxy, for snapshots, updates and changes, or tcp://host:port when they are on three ports in a row; live rules take the place of WORKER_RULES while there are any; empty: none"`
 	Deliverable []string      `env:"WORKER_DELIVERABLE" doc:"categories that go to browsers and can be replayed to them"`
 	UserTTL     time.Duration `env:"WORKER_USER_TTL" doc:"how long metadata of a user is cached at most"`
 	UserCache   int           `env:"WORKER_USER_CACHE" doc:"users whose metadata is cached"`

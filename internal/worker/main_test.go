@@ -80,9 +80,11 @@ func newProcessor(t testing.TB, u users, src string) *processor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &processor{users: u, rules: set, partitions: partitions, m: newMetrics(nil), log: quiet.New(nil, 0),
+	p := &processor{users: u, partitions: partitions, m: newMetrics(nil), log: quiet.New(nil, 0),
 		deliverable: map[string]bool{"notification": true, "alert": true},
 		now:         func() time.Time { return time.UnixMilli(1_000_000) }}
+	p.rules.Store(set)
+	return p
 }
 
 func raws(entries []journal.Entry) []string {

@@ -9,24 +9,27 @@ type metrics struct {
 	derived, stored, republished, unpublished         prometheus.Counter
 	retries, abandoned, outputDropped, usersForgotten prometheus.Counter
 	unreadable                                        prometheus.Counter
+	ruleSets, refusedRuleSets                         prometheus.Counter
 	batch, commit, latency                            prometheus.Histogram
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
-		malformed:      vector("eventspine_worker_malformed_events_total", "events refused because they break a rule of events, by kind", "kind"),
-		repeats:        vector("eventspine_worker_repeated_events_total", "events left out as repeats: within a batch, or known to the journal", "where"),
-		filtered:       vector("eventspine_worker_filtered_events_total", "events dropped by a rule", "rule"),
-		failures:       vector("eventspine_worker_rule_failures_total", "rules that could not be evaluated on an event and did nothing", "rule"),
-		derived:        counter("eventspine_worker_derived_events_total", "events made by rules"),
-		stored:         counter("eventspine_worker_stored_events_total", "events stored and published"),
-		republished:    counter("eventspine_worker_republished_events_total", "events read back and published after the answer of a commit was lost"),
-		unpublished:    counter("eventspine_worker_unpublished_events_total", "events stored but trimmed before they could be published; subscribers see the gap"),
-		retries:        counter("eventspine_worker_retries_total", "calls to Redis that were tried again"),
-		abandoned:      counter("eventspine_worker_abandoned_events_total", "events taken in and not stored because the worker had to end"),
-		outputDropped:  counter("eventspine_worker_output_dropped_events_total", "events that the optional PUSH output could not hand to a sink"),
-		usersForgotten: counter("eventspine_worker_users_forgotten_total", "cached users dropped because their metadata changed"),
-		unreadable:     counter("eventspine_worker_unreadable_users_total", "look-ups of users whose stored metadata is no metadata"),
+		malformed:       vector("eventspine_worker_malformed_events_total", "events refused because they break a rule of events, by kind", "kind"),
+		repeats:         vector("eventspine_worker_repeated_events_total", "events left out as repeats: within a batch, or known to the journal", "where"),
+		filtered:        vector("eventspine_worker_filtered_events_total", "events dropped by a rule", "rule"),
+		failures:        vector("eventspine_worker_rule_failures_total", "rules that could not be evaluated on an event and did nothing", "rule"),
+		derived:         counter("eventspine_worker_derived_events_total", "events made by rules"),
+		stored:          counter("eventspine_worker_stored_events_total", "events stored and published"),
+		republished:     counter("eventspine_worker_republished_events_total", "events read back and published after the answer of a commit was lost"),
+		unpublished:     counter("eventspine_worker_unpublished_events_total", "events stored but trimmed before they could be published; subscribers see the gap"),
+		retries:         counter("eventspine_worker_retries_total", "calls to Redis that were tried again"),
+		abandoned:       counter("eventspine_worker_abandoned_events_total", "events taken in and not stored because the worker had to end"),
+		outputDropped:   counter("eventspine_worker_output_dropped_events_total", "events that the optional PUSH output could not hand to a sink"),
+		usersForgotten:  counter("eventspine_worker_users_forgotten_total", "cached users dropped because their metadata changed"),
+		unreadable:      counter("eventspine_worker_unreadable_users_total", "look-ups of users whose stored metadata is no metadata"),
+		ruleSets:        counter("eventspine_worker_rule_changes_total", "times that another set of live rules, or none, came into force"),
+		refusedRuleSets: counter("eventspine_worker_refused_rule_sets_total", "sets of live rules that do not compile and did not come into force"),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "eventspine_worker_batch_events",
 			Help: "events in one commit", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}}),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "eventspine_worker_commit_seconds",
@@ -36,7 +39,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	if r != nil {
 		r.MustRegister(m.malformed, m.repeats, m.filtered, m.failures, m.derived, m.stored, m.republished, m.unpublished,
-			m.retries, m.abandoned, m.outputDropped, m.usersForgotten, m.unreadable,
+			m.retries, m.abandoned, m.outputDropped, m.usersForgotten, m.unreadable, m.ruleSets, m.refusedRuleSets,
 			m.batch, m.commit, m.latency)
 	}
 	return m

@@ -28,6 +28,7 @@ func (d *Deps) pipeline(soft, hard context.Context) error {
 	if err := d.prepare(soft); err != nil {
 		return unlessEnded(soft, err) // nothing was taken in yet
 	}
+	d.live.wait(soft)
 	var g errgroup.Group
 	marking, stop := context.WithCancel(hard)
 	g.Go(func() error { defer d.intake.close(); return d.receive(soft, hard) })

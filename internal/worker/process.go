@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"eventspine/internal/event"
@@ -24,7 +25,7 @@ type users interface {
 // transform. read and Process are each for one goroutine at a time.
 type processor struct {
 	users       users
-	rules       *rules.Set
+	rules       atomic.Pointer[rules.Set] // in force; a batch has one set from its beginning to its end
 	partitions  int
 	deliverable map[string]bool
 	now         func() time.Time
@@ -74,14 +75,14 @@ func (p *processor) Process(ctx context.Context, events []event.Event) ([]journa
 	if err != nil {
 		return nil, err
 	}
-	s := step{p: p, known: known, seen: make(map[identity]bool, len(events))}
+	s := step{p: p, rules: p.rules.Load(), known: known, seen: make(map[identity]bool, len(events))}
 	s.results = make([]rules.Result, 0, len(events))
 	var derived []event.Event
 	for i := range events {
 		if s.repeated(&events[i]) {
 			continue
 		}
-		r := p.rules.Apply(events[i], known[events[i].UserID], false)
+		r := s.rules.Apply(events[i], known[events[i].UserID], false)
 		derived = append(derived, r.Derived...)
 		s.results = append(s.results, r)
 	}
@@ -157,6 +158,7 @@ type identity struct {
 // step is one batch on its way.
 type step struct {
 	p       *processor
+	rules   *rules.Set
 	known   map[string]json.RawMessage
 	seen    map[identity]bool
 	repeats int
@@ -186,7 +188,7 @@ func (s *step) entries(size int) []journal.Entry {
 			if s.repeated(&d) {
 				continue
 			}
-			dr := s.p.rules.Apply(d, s.known[d.UserID], true)
+			dr := s.rules.Apply(d, s.known[d.UserID], true)
 			if s.goesOn(&dr) {
 				out = append(out, s.finish(dr.Event, now))
 			}

@@ -46,6 +46,7 @@ type Deps struct {
 	intake    *intake
 	processor *processor
 	committer *committer
+	live      *liveRules // nil: none
 	redis     *quiet.Dependency
 	drain     time.Duration // for what is in hand at the end
 	m         *metrics
@@ -95,6 +96,9 @@ func (d *Deps) open(ctx context.Context, c *Config) error {
 		return err
 	}
 	d.assemble(c, set)
+	if err := d.openClone(c, set, reg); err != nil {
+		return err
+	}
 	d.health, err = health.Listen(ctx, &c.Common, reg)
 	return err
 }
@@ -158,8 +162,9 @@ func (d *Deps) assemble(c *Config, set *rules.Set) {
 	for _, category := range c.Deliverable {
 		deliverable[strings.TrimSpace(category)] = true
 	}
-	d.processor = &processor{users: d.cache, rules: set, partitions: c.Partitions, deliverable: deliverable, now: time.Now,
+	d.processor = &processor{users: d.cache, partitions: c.Partitions, deliverable: deliverable, now: time.Now,
 		log: quiet.New(c.Log, time.Second), m: d.m}
+	d.processor.rules.Store(set)
 	d.committer = newCommitter(d.journal, c.Partitions, d.out.publish, d.redis, d.m)
 }
 
@@ -178,6 +183,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	defer context.AfterFunc(soft, func() { time.AfterFunc(d.drain, cancel) })()
 	g.Go(func() error { return d.health.Run(soft, d.checks()...) })
 	g.Go(func() error { return d.forget(soft) })
+	g.Go(func() error { return d.live.follow(soft) })
 	g.Go(func() error { return d.pipeline(soft, hard) })
 	err := g.Wait()
 	closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTime)

@@ -49,6 +49,7 @@ type System struct {
 	APIURL, BridgeURL    string
 	WorkerEndpoints      []string
 	XSub, XPub, Control  []string          // one of each for each proxy
+	Clone                []string          // the first proxy's, for live rules: snapshots, updates, changes
 	Ready                map[string]string // /readyz by process name
 	Ping                 map[string]string // health endpoint by process name
 
@@ -111,12 +112,13 @@ func (s *System) start(ctx context.Context, o Options) error {
 	}
 	workers, proxies := max(o.Workers, 1), max(o.Proxies, 1)
 	var err error
-	if s.ports, err = FreePorts(2 + workers + 3*proxies + 2*(3+workers+proxies)); err != nil {
+	if s.ports, err = FreePorts(3 + 2 + workers + 3*proxies + 2*(3+workers+proxies)); err != nil {
 		return err
 	}
 	for range proxies {
 		s.XSub, s.XPub, s.Control = append(s.XSub, s.endpoint()), append(s.XPub, s.endpoint()), append(s.Control, s.endpoint())
 	}
+	s.Clone = []string{s.endpoint(), s.endpoint(), s.endpoint()}
 	for range workers {
 		s.WorkerEndpoints = append(s.WorkerEndpoints, s.endpoint())
 	}
@@ -150,14 +152,19 @@ func (s *System) launch(o Options) error {
 		env = append(env, "INSTANCE_ID="+name, "METRICS_ADDR="+metrics, "ZMQ_HEALTH="+ping,
 			"REDIS_URL="+s.Redis, "ES_HOST="+s.ES, "JWT_SECRET="+Secret,
 			"ZMQ_PROCESSING_HOST="+strings.Join(s.WorkerEndpoints, ","), "ZMQ_PROXY_XSUB="+strings.Join(s.XSub, ","), "ZMQ_PROXY_XPUB="+strings.Join(s.XPub, ","),
-			"ZMQ_CONTROL="+strings.Join(s.Control, ","))
+			"ZMQ_CONTROL="+strings.Join(s.Control, ","), "ZMQ_CLONE="+strings.Join(s.Clone, ","))
 		return Launch(name, o.Dir, append(env, o.Env...), filepath.Join(o.Bin, program))
 	}
 	var errs []error
 	var err error
 	for i := range s.XSub {
+		at := []string{"", "", ""}
+		if i == 0 {
+			at = s.Clone
+		}
 		p, err := run("proxy", fmt.Sprintf("proxy-%d", i+1), "ZMQ_PROXY_XSUB_BIND="+s.XSub[i], "ZMQ_PROXY_XPUB_BIND="+s.XPub[i],
-			"ZMQ_CONTROL_BIND="+s.Control[i])
+			"ZMQ_CONTROL_BIND="+s.Control[i], "PROXY_DATA_DIR="+o.Dir,
+			"ZMQ_CLONE_SNAPSHOT_BIND="+at[0], "ZMQ_CLONE_UPDATES_BIND="+at[1], "ZMQ_CLONE_CHANGES_BIND="+at[2])
 		s.Proxies, errs = append(s.Proxies, p), append(errs, err)
 	}
 	s.Indexer, err = run("indexer", "indexer-1")
