@@ -191,10 +191,10 @@ func (r *liveRules) watch(ctx context.Context, _ []string) error {
 					return err
 				}
 			case <-wait.Done():
-				if ctx.Err() != nil {
-					return nil
+				if ctx.Err() == nil {
+					return r.client.Wait(wait) // says why nothing came
 				}
-				return r.client.Wait(wait) // says why nothing came
+				return nil //nolint:nilerr // Ctrl-C ends it well
 			}
 		}
 		return nil

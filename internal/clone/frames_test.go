@@ -3,6 +3,7 @@ package clone
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"maps"
 	"reflect"
 	"strings"
@@ -38,7 +39,7 @@ func TestBadFramesAreRefusedByName(t *testing.T) {
 		badProperties: func(m zmq.Msg) zmq.Msg { m[3] = []byte("nothing\n"); return m },
 		badValue:      func(m zmq.Msg) zmq.Msg { m[4] = make([]byte, MaxValue+1); return m },
 	} {
-		if _, err := decode(spoil(good())); err != want {
+		if _, err := decode(spoil(good())); !errors.Is(err, want) {
 			t.Errorf("got %v, want %v", err, want)
 		}
 	}
@@ -62,7 +63,7 @@ func TestRequests(t *testing.T) {
 		{zmq.Msg{[]byte("ICANHAZ?")}, badFrames},
 		{zmq.Msg{[]byte("ICANHAZ!"), nil}, badFrames},
 	} {
-		if _, err := decodeRequest(c.frames); err != c.want {
+		if _, err := decodeRequest(c.frames); !errors.Is(err, c.want) {
 			t.Errorf("%q: %v, want %v", c.frames, err, c.want)
 		}
 	}
@@ -100,7 +101,7 @@ func TestTTL(t *testing.T) {
 	}
 	for _, text := range []string{"", "-1", "x", "1.5", "31622401", "99999999999"} {
 		m := message{props: map[string]string{propTTL: text}}
-		if _, err := m.ttl(); err != badTTL {
+		if _, err := m.ttl(); !errors.Is(err, badTTL) {
 			t.Errorf("ttl=%s: %v", text, err)
 		}
 	}

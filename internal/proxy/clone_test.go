@@ -21,7 +21,12 @@ func follow(t *testing.T, at clone.Endpoints) *clone.Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	if err := c.Wait(within(t)); err != nil {
 		t.Fatal(err)
 	}
