@@ -11,7 +11,7 @@ import (
 
 // TestSmallRun keeps the benchmark itself in order: a short run counts every event.
 func TestSmallRun(t *testing.T) {
-	o := options{Rate: 100, For: time.Second, WarmUp: 100 * time.Millisecond, Clients: 5, Burst: 300, Workers: 1, Senders: 4}
+	o := options{Rate: 100, For: time.Second, WarmUp: time.Millisecond, Clients: 5, Burst: 300, Workers: 1, Senders: 4}
 	if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") == "" {
 		t.Skip("needs redis-server; make test runs it")
 	}

@@ -124,8 +124,7 @@ func (p *part) got(n int, took time.Duration, now time.Time) {
 }
 
 func (l *load) parts(ctx context.Context) (*result, error) {
-	warm := newPart("warm", l.mark, int(float64(l.o.Rate)*l.o.WarmUp.Seconds()))
-	if _, err := l.steady(ctx, warm); err != nil {
+	if err := l.warmUp(ctx); err != nil {
 		return nil, err
 	}
 	r := &result{Options: l.o}
@@ -194,8 +193,8 @@ func (l *load) schedule(ctx context.Context, p *part, due chan<- int) error {
 }
 
 func (l *load) event(dst []byte, p *part, n int, due time.Duration) []byte {
-	return fmt.Appendf(dst, `{"id":"%s-%s-%d","type":%q,"userId":%q,"data":{"n":%d,"due":%d,%s}}`,
-		p.name, l.mark, n, p.typ, user(n%l.o.Clients), n, int64(due), payload)
+	return fmt.Appendf(dst, `{"id":"%s-%d","type":%q,"userId":%q,"data":{"n":%d,"due":%d,%s}}`,
+		p.typ, n, p.typ, user(n%l.o.Clients), n, int64(due), payload)
 }
 
 func (l *load) postOne(ctx context.Context, p *part, n int) error {

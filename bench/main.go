@@ -23,7 +23,7 @@ import (
 type options struct {
 	Rate    int           // events a second
 	For     time.Duration // of the steady part
-	WarmUp  time.Duration // at the same rate before it, not counted
+	WarmUp  time.Duration // of Elasticsearch, before it, not counted
 	Clients int
 	Burst   int      // events
 	Workers int      // worker processes
@@ -38,7 +38,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.Rate, "rate", 2000, "events a second of the steady part")
 	flag.DurationVar(&o.For, "for", 30*time.Second, "length of the steady part")
-	flag.DurationVar(&o.WarmUp, "warmup", 20*time.Second, "time at the same rate before the steady part: a cold JVM is slow for so long")
+	flag.DurationVar(&o.WarmUp, "warmup", 40*time.Second, "warm-up of Elasticsearch before the steady part: a cold JVM is slow for so long")
 	flag.IntVar(&o.Clients, "clients", 200, "connected Socket.IO clients, one user each")
 	flag.IntVar(&o.Burst, "burst", 20000, "events of the burst; 0: none")
 	flag.IntVar(&o.Workers, "workers", 1, "worker processes")
