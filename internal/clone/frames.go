@@ -23,6 +23,7 @@ const (
 
 const (
 	maxProps = 128 << 10 // bytes of the properties frame
+	maxNames = 256       // properties in it; a heartbeat has maxHeads of them and a few more
 	maxDepth = 16        // slashes in a key
 )
 
@@ -109,7 +110,7 @@ func decodeProps(b []byte) (map[string]string, error) {
 	for len(b) > 0 {
 		line, rest, _ := bytes.Cut(b, []byte{'\n'})
 		name, value, ok := bytes.Cut(line, []byte{'='})
-		if !ok || len(name) == 0 {
+		if !ok || len(name) == 0 || len(props) == maxNames {
 			return nil, badProperties
 		}
 		if props == nil {

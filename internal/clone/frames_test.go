@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/testkit/allocs"
 	"eventspine/internal/zmq"
 )
 
@@ -107,8 +108,22 @@ func TestTTL(t *testing.T) {
 	}
 }
 
-// FuzzFrames: what can be read is written as it was read, and what a client or a server does
-// with any frames does not panic.
+// Many short properties would take fifty times their size.
+func TestPropertiesAreFew(t *testing.T) {
+	var b []byte
+	for i := range maxProps / 5 {
+		b = append(b, byte('a'+i%26), byte('a'+i/26%26), byte('a'+i/676), '=', '\n')
+	}
+	frames := zmq.Msg{[]byte("/a"), make([]byte, 8), nil, b, nil}
+	allocs.AtMost(t, len(b)+allocs.Slack, func() {
+		if _, err := decode(frames); !errors.Is(err, badProperties) {
+			t.Errorf("%d properties: %v", maxProps/5, err)
+		}
+	})
+}
+
+// FuzzFrames: what can be read is written as it was read, takes no more memory than it is long,
+// and what a client or a server does with any frames does not panic.
 func FuzzFrames(f *testing.F) {
 	for _, m := range []message{{key: "/a", seq: 1, id: newID(), value: []byte("v"), props: map[string]string{"ttl": "1"}},
 		{key: hugz, props: map[string]string{"*": "1", "/a/": "2", "epoch": "e"}}, {key: kthxbai, value: []byte("/a/"), props: map[string]string{"count": "1"}}} {
@@ -117,13 +132,19 @@ func FuzzFrames(f *testing.F) {
 	}
 	f.Add([]byte("ICANHAZ?"), []byte("/a/"), []byte(nil), []byte(nil), []byte(nil))
 	f.Fuzz(func(t *testing.T, a, b, c, d, e []byte) {
-		_, _ = decodeRequest(zmq.Msg{a, b})
+		allocs.AtMost(t, len(a)+len(b)+len(c)+len(d)+len(e)+allocs.Slack, func() {
+			_, _ = decodeRequest(zmq.Msg{a, b})
+			_, _ = decode(zmq.Msg{a, b, c, d, e})
+		})
+		if subtree, err := decodeRequest(zmq.Msg{a, b}); err == nil && !reflect.DeepEqual(request(subtree), zmq.Msg{a, b}) {
+			t.Fatalf("%q %q asks for %q", a, b, subtree)
+		}
 		m, err := decode(zmq.Msg{a, b, c, d, e})
 		if err != nil {
 			return
 		}
 		again, err := decode(m.encode())
-		if err != nil || again.key != m.key || again.seq != m.seq || again.id != m.id || !maps.Equal(again.props, m.props) {
+		if err != nil || again.key != m.key || again.seq != m.seq || again.id != m.id || !maps.Equal(again.props, m.props) || !bytes.Equal(again.value, m.value) {
 			t.Fatalf("%+v became %+v, %v", m, again, err)
 		}
 		s, follow := newStore(), follower{subtree: "/a/"}

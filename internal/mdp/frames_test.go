@@ -3,10 +3,12 @@ package mdp
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/testkit/allocs"
 	"eventspine/internal/zmq"
 )
 
@@ -149,7 +151,8 @@ func pack(texts ...string) []byte {
 	return b
 }
 
-// Whatever comes, the readers do not panic, and what they accept has the parts they promise.
+// Whatever comes, the readers do not panic and take no more memory than came, and what they
+// accept has the parts they promise and is written again as it was read.
 func FuzzFrames(f *testing.F) {
 	for _, s := range []string{"a||MDPC01|echo|x", "a||MDPW01|READY|echo", "a||MDPW01|REPLY|c||x", "a||MDPW01|HEARTBEAT",
 		"|MDPW01|REQUEST|c||x", "|MDPW01|DISCONNECT", "MDPC01|s|x"} {
@@ -157,22 +160,62 @@ func FuzzFrames(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := cut(b)
+		allocs.AtMost(t, len(b)+allocs.Slack, func() {
+			_, _ = readPeer(m)
+			_, _ = readOrder(m)
+			_, _ = readAnswer(m, "s")
+		})
 		if p, err := readPeer(m); err == nil {
-			if !p.worker && (len(p.body) == 0 || checkService(p.service) != nil) {
-				t.Errorf("accepted request %+v", p)
-			}
-			if p.command == reply && (p.client == "" || len(p.body) == 0) {
-				t.Errorf("accepted reply %+v", p)
-			}
-			if !bytes.Equal(m[0], []byte(p.from)) {
-				t.Error("the address is another one")
-			}
+			checkPacket(t, m, p)
 		}
-		if o, err := readOrder(m); err == nil && o.command == request && (len(o.client) == 0 || len(o.body) == 0) {
-			t.Errorf("accepted order %+v", o)
+		if o, err := readOrder(m); err == nil {
+			checkOrder(t, m, o)
 		}
-		if body, err := readAnswer(m, "s"); err == nil && len(body) == 0 {
-			t.Error("accepted an answer without a body")
+		if body, err := readAnswer(m, "s"); err == nil && (len(body) == 0 || !sameFrames(toClient("c", "s", body)[2:], m)) {
+			t.Errorf("accepted answer %q", m)
 		}
 	})
+}
+
+func checkPacket(t *testing.T, m zmq.Msg, p packet) {
+	t.Helper()
+	var again zmq.Msg
+	switch {
+	case !p.worker:
+		q, err := question(p.service, p.body)
+		if err != nil || len(p.body) == 0 {
+			t.Fatalf("accepted request %+v", p)
+		}
+		again = append(zmq.Msg{[]byte(p.from), nil}, q...) // what REQ and ROUTER add
+	case p.command == ready:
+		again = append(zmq.Msg{[]byte(p.from)}, toBroker(ready, []byte(p.service))...)
+	case p.command == reply:
+		if p.client == "" || len(p.body) == 0 {
+			t.Fatalf("accepted reply %+v", p)
+		}
+		again = append(zmq.Msg{[]byte(p.from)}, toBroker(reply, append(zmq.Msg{[]byte(p.client), nil}, p.body...)...)...)
+	default:
+		again = append(zmq.Msg{[]byte(p.from)}, toBroker(p.command)...)
+	}
+	if !sameFrames(again, m) {
+		t.Fatalf("%q came back as %q", m, again)
+	}
+}
+
+func checkOrder(t *testing.T, m zmq.Msg, o order) {
+	t.Helper()
+	again := toWorker("w", o.command)
+	if o.command == request {
+		if len(o.client) == 0 || len(o.body) == 0 {
+			t.Fatalf("accepted order %+v", o)
+		}
+		again = toWorker("w", request, append(zmq.Msg{o.client, nil}, o.body...)...)
+	}
+	if !sameFrames(again[1:], m) {
+		t.Fatalf("%q came back as %q", m, again)
+	}
+}
+
+func sameFrames(a, b zmq.Msg) bool {
+	return slices.EqualFunc(a, b, bytes.Equal)
 }
