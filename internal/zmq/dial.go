@@ -29,7 +29,7 @@ type dialer struct {
 // background with jittered, doubling waits between ReconnectMin and ReconnectMax. It returns
 // at once; the error is Invalid for an endpoint we cannot read.
 func (s *Socket) Connect(endpoint string) error {
-	t, addr, err := s.resolve(endpoint)
+	t, addr, err := s.resolve(endpoint, true)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ const (
 // that nobody listens on any more is replaced, and ours is removed when the socket closes. ctx is for the call only. Handshakes run beside the accept loop, each within
 // HandshakeTimeout. An endpoint we cannot read is Invalid, a taken one Unavailable.
 func (s *Socket) Bind(ctx context.Context, endpoint string) (string, error) {
-	t, addr, err := s.resolve(endpoint)
+	t, addr, err := s.resolve(endpoint, false)
 	if err != nil {
 		return "", err
 	}
@@ -70,11 +70,11 @@ type listener struct {
 	endpoint string
 }
 
-func (s *Socket) resolve(endpoint string) (transport.Transport, string, error) {
+func (s *Socket) resolve(endpoint string, dial bool) (transport.Transport, string, error) {
 	if err := checkIdentity(s.opt.Identity); err != nil {
 		return nil, "", fault.E("zmq", fault.Invalid, err)
 	}
-	if err := s.opt.Curve.check(); err != nil {
+	if err := s.opt.Curve.check(endpoint, dial); err != nil {
 		return nil, "", err
 	}
 	return transport.Resolve(endpoint, s.opt.Inproc)
@@ -124,8 +124,12 @@ func (s *Socket) run(c net.Conn, d *dialer, endpoint string) (bool, error) {
 		delete(s.conns, c)
 		s.mu.Unlock()
 	}()
-	z, err := zmtp.Open(c, zmtp.Config{Type: s.typ.String(), Identity: s.opt.Identity, Server: d == nil,
-		Timeout: s.opt.HandshakeTimeout, Compatible: s.typ.compatible, Limits: s.opt.limits(), Curve: s.opt.Curve.secure(c)})
+	var z *zmtp.Conn
+	keys, err := s.opt.Curve.secure(c, endpoint, d != nil)
+	if err == nil {
+		z, err = zmtp.Open(c, zmtp.Config{Type: s.typ.String(), Identity: s.opt.Identity, Server: d == nil,
+			Timeout: s.opt.HandshakeTimeout, Compatible: s.typ.compatible, Limits: s.opt.limits(), Curve: keys})
+	}
 	if err == nil {
 		err = newPeer(s, z, d, endpoint).serve()
 	}

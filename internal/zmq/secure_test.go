@@ -241,3 +241,36 @@ func TestRubbishInTheCurveHandshake(t *testing.T) {
 		eventually(t, fmt.Sprintf("refusal %d", i), func() bool { return pull.Stats().HandshakeFailures == uint64(i+1) })
 	}
 }
+
+// A socket that connects to several servers finds the key of each by its endpoint.
+func TestEachServerHasItsKey(t *testing.T) {
+	first, client := curves(t)
+	second, third := *first.Curve, keys(t)
+	second.Public, second.Secret = third.Public, third.Secret
+	one, at1 := bound(t, Pull, first)
+	two, at2 := bound(t, Pull, Options{Curve: &second})
+	known := map[string]curve.Key{at1: first.Curve.Public, at2: second.Public}
+	c := *client.Curve
+	c.ServerKey, c.FindServer = curve.Key{}, func(endpoint string) (curve.Key, error) {
+		if k, ok := known[endpoint]; ok {
+			return k, nil
+		}
+		return curve.Key{}, errors.New("never heard of it")
+	}
+	push := open(t, Push, Options{Curve: &c})
+	for _, at := range []string{at1, at2} {
+		if err := push.Connect(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "two servers", func() bool { return push.Stats().Peers == 2 })
+	send(t, push, "a")
+	send(t, push, "b")
+	eventually(t, "a message at each", func() bool { return one.Stats().Received == 1 && two.Stats().Received == 1 })
+	if err := push.Connect("tcp://127.0.0.1:1"); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "never heard of it") {
+		t.Errorf("an unknown server: %v", err)
+	}
+	if _, err := push.Bind(t.Context(), "tcp://127.0.0.1:0"); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("a client that binds knows no endpoint to look up: %v", err)
+	}
+}

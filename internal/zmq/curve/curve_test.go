@@ -256,11 +256,21 @@ func TestFiles(t *testing.T) {
 	if got, err := ReadFile(path); err != nil || got != p {
 		t.Errorf("the pair came back different: %v", err)
 	}
-	if got, err := ReadFile(path + ".pub"); err != nil || got.Public != p.Public || !got.Secret.IsZero() {
+	public := strings.TrimSuffix(path, ".key") + ".pub"
+	if got, err := ReadFile(public); err != nil || got.Public != p.Public || !got.Secret.IsZero() {
 		t.Errorf("the public key came back different: %v", err)
 	}
 	if err := pair(t).WriteFiles(path); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("writing over it: %v", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := pair(t).WriteFiles(path); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("writing over the public one: %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a secret key without its public one was left: %v", err)
 	}
 	if _, err := ReadFile(path + ".none"); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("no file: %v", err)

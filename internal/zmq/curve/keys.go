@@ -72,16 +72,34 @@ func (p Pair) Check() error {
 	return nil
 }
 
+// Ext is the extension of the files of secret keys, PublicExt of those of public ones.
+const (
+	Ext       = ".key"
+	PublicExt = ".pub"
+)
+
+// Certificate is the pair as the text of a file: ZPL as czmq and pyzmq have it. It holds the
+// secret key unless that is zero.
+func (p Pair) Certificate() string {
+	public := "metadata\ncurve\n    public-key = \"" + p.Public.Z85() + "\"\n"
+	if p.Secret.IsZero() {
+		return "# ZeroMQ CURVE certificate. Public: may be given away.\n" + public
+	}
+	return "# ZeroMQ CURVE certificate. SECRET: give it to nobody.\n" + public + "    secret-key = \"" + p.Secret.Z85() + "\"\n"
+}
+
 // WriteFiles writes the pair to the new file path, which only its owner may read, and the
-// public key alone to path + ".pub". A file that is there already is Conflict and stays as it is.
+// public key alone to the new file beside it that ends in .pub instead of .key. When one of them is
+// there already the error is Conflict and nothing was written.
 func (p Pair) WriteFiles(path string) error {
-	public := "\n    public-key = \"" + p.Public.Z85() + "\"\n"
-	head := "# ZeroMQ CURVE certificate. "
-	err := writeNew(path, head+"SECRET: give it to nobody.\nmetadata\ncurve"+public+"    secret-key = \""+p.Secret.Z85()+"\"\n", 0o600)
-	if err != nil {
+	if err := writeNew(path, p.Certificate(), 0o600); err != nil {
 		return err
 	}
-	return writeNew(path+".pub", head+"Public: may be given away.\nmetadata\ncurve"+public, 0o644)
+	err := writeNew(strings.TrimSuffix(path, Ext)+PublicExt, Pair{Public: p.Public}.Certificate(), 0o644)
+	if err != nil {
+		err = errors.Join(err, os.Remove(path)) // it is the one that we just made
+	}
+	return err
 }
 
 func writeNew(path, text string, mode os.FileMode) error {
@@ -107,9 +125,19 @@ func ReadFile(path string) (Pair, error) {
 		}
 		return Pair{}, fault.E("curve.ReadFile", kind, err)
 	}
-	p, err := parse(b)
+	p, err := Parse(b)
 	if err != nil {
 		return Pair{}, fault.Errorf("curve.ReadFile", fault.Invalid, "%s: %w", path, err)
+	}
+	return p, nil
+}
+
+// Parse reads the text of a certificate file; of a public one Secret stays zero. The error is
+// Invalid and repeats nothing of the text.
+func Parse(text []byte) (Pair, error) {
+	p, err := parse(text)
+	if err != nil {
+		return Pair{}, fault.E("", fault.Invalid, err)
 	}
 	return p, nil
 }

@@ -171,12 +171,12 @@ func TestCurveRefusals(t *testing.T) {
 // pyzmq reads the key files that we write.
 func TestKeyFiles(t *testing.T) {
 	needCurve(t)
-	p, path := newKeys(t), t.TempDir()+"/ana.key"
-	if err := p.WriteFiles(path); err != nil {
+	p, path := newKeys(t), t.TempDir()+"/ana"
+	if err := p.WriteFiles(path + ".key"); err != nil {
 		t.Fatal(err)
 	}
 	script := "import sys, zmq.auth; print(*[k.decode() for k in zmq.auth.load_certificate(sys.argv[1]) if k])"
-	for name, want := range map[string]string{path: p.Public.Z85() + " " + p.Secret.Z85(), path + ".pub": p.Public.Z85()} {
+	for name, want := range map[string]string{path + ".key": p.Public.Z85() + " " + p.Secret.Z85(), path + ".pub": p.Public.Z85()} {
 		out, err := exec.Command("python3", "-c", script, name).CombinedOutput()
 		if err != nil || strings.TrimSpace(string(out)) != want {
 			t.Errorf("pyzmq reads %d bytes, %v", len(out), err)
