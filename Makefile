@@ -4,7 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build test test-short lint bench fuzz generate clean
+.PHONY: help build test test-short lint bench bench-zmq fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: ## vet, staticcheck, golangci-lint
 
 bench: ## drive the five processes for a minute and print figures
 	test/servers.sh go run ./bench
+
+bench-zmq: ## our ZeroMQ sockets beside libzmq, as ratios; installs what it needs and says so
+	bench/zmq/run.sh
 
 fuzz: ## run every fuzz target for FUZZTIME (default 30s)
 	test/fuzz.sh $(or $(FUZZTIME),30s)
