@@ -88,7 +88,7 @@ func Open(c net.Conn, cfg Config) (*Conn, error) {
 func (c *Conn) open(g *guard, cfg Config) (err error) {
 	sec := &mechanism{Security: null.Security(), conn: c, compatible: cfg.Compatible, curve: cfg.Curve}
 	defer func() {
-		if r := recover(); r != nil { // a READY that ends early panics in zmq4
+		if r := recover(); r != nil { // zmq4 has panicked on what peers say before
 			err = corrupt("malformed handshake: %v", r)
 		}
 	}()
@@ -130,12 +130,12 @@ func (n *mechanism) Type() zmq4.SecurityType {
 	return n.Security.Type()
 }
 
-func (n *mechanism) Handshake(c *zmq4.Conn, server bool) error {
-	agree := n.Security.Handshake
+func (n *mechanism) Handshake(c *zmq4.Conn, _ bool) error {
+	agree := n.agreeInPlain
 	if n.curve != nil {
 		agree = n.agreeOnKeys
 	}
-	if err := agree(c, server); err != nil {
+	if err := agree(c); err != nil {
 		return err
 	}
 	n.conn.Meta = c.Peer.Meta
@@ -149,9 +149,29 @@ func (n *mechanism) Handshake(c *zmq4.Conn, server bool) error {
 	return nil
 }
 
+// agreeInPlain is the NULL handshake. It is zmq4's but for reading the metadata, which there
+// takes a hundred times its size and panics at an early end.
+func (n *mechanism) agreeInPlain(c *zmq4.Conn) error {
+	metadata, err := c.Meta.MarshalZMTP()
+	if err != nil {
+		return err
+	}
+	if err := c.SendCmd(zmq4.CmdReady, metadata); err != nil {
+		return err
+	}
+	cmd, err := c.RecvCmd()
+	switch {
+	case err != nil:
+		return err
+	case cmd.Name != zmq4.CmdReady:
+		return corrupt("got %.20q instead of READY", cmd.Name)
+	}
+	return parseMetadata(c.Peer.Meta, cmd.Body)
+}
+
 // agreeOnKeys is the CURVE handshake. What zmq4 would send and receive after it is of no use,
 // as it knows no sealed frames; the Reader and the Writer do.
-func (n *mechanism) agreeOnKeys(c *zmq4.Conn, _ bool) error {
+func (n *mechanism) agreeOnKeys(c *zmq4.Conn) error {
 	metadata, err := c.Meta.MarshalZMTP()
 	if err != nil {
 		return err
@@ -159,8 +179,8 @@ func (n *mechanism) agreeOnKeys(c *zmq4.Conn, _ bool) error {
 	cfg := curve.Config{Server: n.curve.Server, Keys: n.curve.Keys, ServerKey: n.curve.ServerKey}
 	if n.curve.Authorize != nil {
 		cfg.Authorize = func(client curve.Key, metadata []byte) error {
-			meta := zmq4.Metadata{}
-			if err := meta.UnmarshalZMTP(metadata); err != nil {
+			meta := map[string]string{}
+			if err := parseMetadata(meta, metadata); err != nil {
 				return err
 			}
 			n.conn.PeerIdentity, n.conn.PeerType = meta["Identity"], meta["Socket-Type"]
@@ -177,7 +197,7 @@ func (n *mechanism) agreeOnKeys(c *zmq4.Conn, _ bool) error {
 		return err
 	}
 	n.conn.session, n.conn.PeerKey = session, session.Peer
-	return c.Peer.Meta.UnmarshalZMTP(theirs)
+	return parseMetadata(c.Peer.Meta, theirs)
 }
 
 // wire is a zmq4 connection as CURVE's handshake sees it.

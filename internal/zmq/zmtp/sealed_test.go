@@ -113,19 +113,3 @@ func TestSealedFramesHaveLimitsToo(t *testing.T) {
 		}
 	}
 }
-
-// FuzzSealedHandshake is FuzzHandshake at a CURVE server and a CURVE client.
-func FuzzSealedHandshake(f *testing.F) {
-	keys, other := newKeys(f), newKeys(f)
-	f.Add(join(greeting("CURVE"), EncodeCommand("HELLO", make([]byte, 194))))
-	f.Add(join(greeting("CURVE"), EncodeCommand("WELCOME", make([]byte, 160)), EncodeCommand("READY", make([]byte, 40))))
-	f.Add(join(greeting("CURVE"), EncodeCommand("ERROR", []byte("\x03400"))))
-	f.Add(greeting("NULL"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, c := range []*Curve{{Server: true, Keys: keys}, {Keys: keys, ServerKey: other.Public}} {
-			if _, err := Open(script{r: bytes.NewReader(b)}, Config{Type: "PULL", Timeout: time.Second, Limits: small, Curve: c}); err == nil {
-				t.Fatal("a stranger was let in")
-			}
-		}
-	})
-}

@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/testkit/allocs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -329,47 +332,150 @@ func TestPending(t *testing.T) {
 	}
 }
 
-func FuzzReader(f *testing.F) {
-	f.Add([]byte{0, 1, 'a'})
-	f.Add(long(flagMore, 300, make([]byte, 300)))
-	f.Add(long(0, 1<<62, nil))
-	f.Add(join([]byte{flagMore, 0}, EncodeCommand(Ping, []byte{0, 1, 2}), []byte{0, 0}))
-	f.Add([]byte{flagCommand, 5, 4, 'P', 'I', 'N', 'G'})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r := read(b)
-		for taken := 0; ; {
-			pending := r.Pending()
-			msg, cmd, err := r.Next()
-			if pending && errors.Is(err, io.EOF) {
-				t.Fatal("a pending frame was not there")
-			}
-			if err != nil {
-				return
-			}
-			if (msg == nil) == (cmd == nil) {
-				t.Fatal("neither or both")
-			}
-			if cmd != nil && cmd.Name == Ping {
-				_, _ = PongFor(cmd)
-			}
-			if taken += int(Size(msg)); taken > 8*len(b)+64 {
-				t.Fatal("more read than there was")
-			}
-			if len(msg) > small.Frames {
-				t.Fatal("too many frames")
-			}
+// Many short properties would take twenty times their size, from a peer nobody knows yet.
+func TestPropertiesAreFew(t *testing.T) {
+	var many []byte
+	for i := range 8000 {
+		many = append(many, property(string([]byte{byte('a' + i%26), byte('a' + i/26%26), byte('a' + i/676)}), "")...)
+	}
+	said := join(greeting("NULL"), EncodeCommand("READY", many))
+	allocs.AtMost(t, len(said)+allocs.Slack+handshakeCost, func() {
+		if _, err := Open(script{r: bytes.NewReader(said)}, Config{Type: "PULL", Timeout: time.Second, Limits: small}); !errors.Is(err, ErrProtocol) {
+			t.Errorf("8,000 properties: %v", err)
 		}
 	})
 }
 
+// handshakeCost is what an honest peer's handshake takes besides a read buffer, with room.
+const handshakeCost = 8 << 10
+
+// FuzzReader reads frames, plain ones (sealed is false) or what is inside the boxes of a peer that
+// holds the keys. What it gives must be on the wire again as it came, and cost no more than came,
+// 64 KiB, and the slices that hold the frames.
+func FuzzReader(f *testing.F) {
+	f.Add([]byte{0, 1, 'a'}, false)
+	f.Add(long(flagMore, 300, make([]byte, 300)), false)
+	f.Add(long(0, 1<<62, nil), false)
+	f.Add(join([]byte{flagMore, 0}, EncodeCommand(Ping, []byte{0, 1, 2}), []byte{0, 0}), true)
+	f.Add([]byte{flagCommand, 5, 4, 'P', 'I', 'N', 'G'}, true)
+	client, server := secured(f)
+	f.Fuzz(func(t *testing.T, b []byte, sealed bool) {
+		if sealed {
+			var wire bytes.Buffer
+			r := onto(client, server, &wire, small)
+			if appendFrames(client.Writer, b) {
+				_, _ = client.Flush()
+				readAll(t, r, wire.Len())
+			}
+			return
+		}
+		readAll(t, read(b), len(b))
+		frames := bytes.Count(b, nil) / 2
+		allocs.AtMost(t, len(b)+allocs.Slack+frames*frameCost+4<<10, func() {
+			for r := read(b); ; {
+				if _, _, err := r.Next(); err != nil {
+					return
+				}
+			}
+		})
+	})
+}
+
+// frameCost is what a frame takes besides its bytes: a slice in a message's list that doubles
+// when it is full, and rounding up.
+const frameCost = 3*24 + 16
+
+// appendFrames seals whole frames and reports whether b is made of such.
+func appendFrames(w *Writer, b []byte) bool {
+	for rest := b; len(rest) > 0; {
+		header, size := 2, uint64(0)
+		switch {
+		case len(rest) < 2:
+			return false
+		case rest[0]&flagLong == 0:
+			size = uint64(rest[1])
+		case len(rest) < 9:
+			return false
+		default:
+			header, size = 9, binary.BigEndian.Uint64(rest[1:])
+		}
+		if size > uint64(len(rest)-header) {
+			return false
+		}
+		rest = rest[header+int(size):]
+	}
+	w.AppendRaw(b)
+	return true
+}
+
+// readAll reads n bytes to their end and checks what it is given.
+func readAll(t *testing.T, r *Reader, n int) {
+	t.Helper()
+	for taken := 0; ; {
+		pending := r.Pending()
+		msg, cmd, err := r.Next()
+		if pending && errors.Is(err, io.EOF) {
+			t.Fatal("a pending frame was not there")
+		}
+		if err != nil {
+			return
+		}
+		if (msg == nil) == (cmd == nil) {
+			t.Fatal("neither or both")
+		}
+		if cmd != nil && cmd.Name == Ping {
+			_, _ = PongFor(cmd)
+		}
+		for _, frame := range msg {
+			taken += 2 + len(frame)
+		}
+		if taken > n {
+			t.Fatal("more read than there was")
+		}
+		if len(msg) > small.Frames {
+			t.Fatal("too many frames")
+		}
+		if msg != nil {
+			rewrite(t, msg)
+		}
+	}
+}
+
+// rewrite writes a message and reads it again.
+func rewrite(t *testing.T, msg [][]byte) {
+	t.Helper()
+	var wire bytes.Buffer
+	w := NewWriter(&wire)
+	w.Append(msg)
+	if n, err := w.Flush(); err != nil || n != Size(msg) {
+		t.Fatalf("%d bytes written, %d counted: %v", n, Size(msg), err)
+	}
+	again, _, err := read(wire.Bytes()).Next()
+	if err != nil || !slices.EqualFunc(again, msg, bytes.Equal) {
+		t.Fatalf("%q came back as %q (%v)", msg, again, err)
+	}
+}
+
 func FuzzCommand(f *testing.F) {
 	f.Add([]byte("\x04PING\x00\x0actx"))
+	f.Add([]byte("\x05ERROR\x03400"))
 	f.Add([]byte{0})
 	f.Add([]byte{255, 'a'})
 	f.Fuzz(func(t *testing.T, b []byte) {
+		allocs.AtMost(t, len(b)+allocs.Slack, func() {
+			if cmd, err := ParseCommand(b); err == nil {
+				_ = errorReason(cmd)
+			}
+		})
 		cmd, err := ParseCommand(b)
 		if err != nil {
+			if !errors.Is(err, ErrProtocol) {
+				t.Fatal(err)
+			}
 			return
+		}
+		if pong, err := PongFor(cmd); cmd.Name == Ping && err == nil && (!bytes.HasSuffix(pong, cmd.Body[2:]) || EncodePing(TTL(cmd)) == nil) {
+			t.Fatalf("PING %q is answered with %q", cmd.Body, pong)
 		}
 		_, again, err := read(EncodeCommand(cmd.Name, cmd.Body)).Next()
 		if len(b) <= maxCommand && (err != nil || again.Name != cmd.Name || !bytes.Equal(again.Body, cmd.Body)) {
@@ -389,17 +495,41 @@ func (script) Write(p []byte) (int, error)  { return len(p), nil }
 func (script) Close() error                 { return nil }
 func (script) SetDeadline(time.Time) error  { return nil }
 
+// FuzzHandshake says anything to an end that wants no security (role 0), to a CURVE server (1) and
+// to a CURVE client (2). Only the first may let it in, and then it knows it by what it said.
 func FuzzHandshake(f *testing.F) {
-	good := EncodeCommand("READY", property("Socket-Type", "PUSH"))
-	f.Add(join(greeting("NULL"), good))
-	f.Add(join(greeting("NULL"), EncodeCommand("READY", []byte{5, 'a'})))
-	f.Add(join(greeting("NULL"), EncodeCommand("READY", []byte{1, 'a', 255, 255, 255, 255})))
-	f.Add(greeting("PLAIN"))
-	f.Add([]byte("GET / HTTP/1.1"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		_, err := Open(script{r: bytes.NewReader(b)}, Config{Type: "PULL", Timeout: time.Second, Limits: small})
-		if err == nil && len(b) < greetingSize {
-			t.Fatal("a short greeting was taken")
+	push := property("Socket-Type", "PUSH")
+	f.Add(join(greeting("NULL"), EncodeCommand("READY", join(push, property("Identity", "ana"), property("x-app", "1")))), byte(0))
+	f.Add(join(greeting("NULL"), EncodeCommand("READY", []byte{5, 'a'})), byte(0))
+	f.Add(join(greeting("NULL"), EncodeCommand("READY", []byte{1, 'a', 255, 255, 255, 255})), byte(0))
+	f.Add(greeting("PLAIN"), byte(0))
+	f.Add([]byte("GET / HTTP/1.1"), byte(0))
+	f.Add(join(greeting("CURVE"), EncodeCommand("HELLO", make([]byte, 194))), byte(1))
+	f.Add(join(greeting("CURVE"), EncodeCommand("WELCOME", make([]byte, 160)), EncodeCommand("READY", make([]byte, 40))), byte(2))
+	f.Add(join(greeting("CURVE"), EncodeCommand("ERROR", []byte("\x03400"))), byte(2))
+	f.Add(join(greeting("CURVE"), long(flagCommand, maxCommand, []byte("\x05HELLO"))), byte(1))
+	keys, other := newKeys(f), newKeys(f)
+	roles := []*Curve{nil, {Server: true, Keys: keys}, {Keys: keys, ServerKey: other.Public}}
+	f.Fuzz(func(t *testing.T, b []byte, role byte) {
+		secure := roles[int(role)%len(roles)]
+		open := func(b []byte) (*Conn, error) {
+			return Open(script{r: bytes.NewReader(b)}, Config{Type: "PULL", Timeout: time.Second, Limits: small, Curve: secure})
+		}
+		allocs.AtMost(t, len(b)+allocs.Slack+handshakeCost, func() { _, _ = open(b) })
+		c, err := open(b)
+		if err != nil {
+			return
+		}
+		if len(b) < greetingSize || secure != nil || c.PeerType != "PUSH" {
+			t.Fatalf("a stranger was let in as %q", c.PeerType)
+		}
+		var ready []byte
+		for name, value := range c.Meta {
+			ready = append(ready, property(name, value)...)
+		}
+		again, err := open(join(b[:greetingSize], EncodeCommand("READY", ready)))
+		if err != nil || !maps.Equal(again.Meta, c.Meta) {
+			t.Fatalf("%q came back as %q (%v)", c.Meta, again.Meta, err)
 		}
 	})
 }
