@@ -11,6 +11,7 @@ const (
 	TopicUser = "_user." // + encoded user id: metadata changed, drop it from caches
 	TopicMark = "_mark." // + partition: the head of a partition, once a second
 	TopicAck  = "_ack."  // + source: stored up to this write-ahead log index
+	TopicSync = "_sync." // + a secret of the subscriber: the proxy's answer that its subscriptions are in effect
 )
 
 // Topic is the routing key of an event, type.userId, without the space that ends it on the

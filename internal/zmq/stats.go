@@ -37,6 +37,7 @@ type PeerStats struct {
 	Queued        int    // messages waiting to be sent
 	QueuedBytes   int64  // what they count for
 	Unread        int    // messages waiting for Recv
+	UnreadBytes   int64  // what they count for
 	Sent          uint64
 	Received      uint64
 	Dropped       uint64
@@ -75,7 +76,7 @@ func (s *Socket) Peers() []PeerStats {
 	pub, _ := s.pat.(*publisher)
 	for _, p := range s.peers {
 		ps := PeerStats{Endpoint: p.endpoint, Remote: p.remote, Type: p.conn.PeerType, Identity: p.identity,
-			Queued: p.outMsgs, QueuedBytes: p.outBytes, Unread: p.queued.len(), Sent: p.sent, Received: p.received,
+			Queued: p.outMsgs, QueuedBytes: p.outBytes, Unread: p.queued.len(), UnreadBytes: p.inBytes, Sent: p.sent, Received: p.received,
 			Dropped: p.dropped, Since: p.since}
 		if pub != nil {
 			ps.Subscriptions = pub.index.Count(p)
