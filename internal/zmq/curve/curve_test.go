@@ -286,53 +286,6 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// scripted is a Wire that says a fixed thing and hears nothing.
-type scripted struct{ says []command }
-
-func (s *scripted) SendCommand(string, []byte) error { return nil }
-func (s *scripted) RecvCommand() (string, []byte, error) {
-	if len(s.says) == 0 {
-		return "", nil, errors.New("end")
-	}
-	c := s.says[0]
-	s.says = s.says[1:]
-	return c.name, c.body, nil
-}
-
-// FuzzHandshake lets a stranger say anything in both commands of either part: it must never get
-// a session, and never panic.
-func FuzzHandshake(f *testing.F) {
-	client, server := configs(f)
-	var hello command
-	shake(client, server, func(c *command) {
-		if c.name == "HELLO" {
-			hello = command{c.name, bytes.Clone(c.body)}
-		}
-	}, nil)
-	f.Add("HELLO", hello.body, "INITIATE", make([]byte, minInitiate))
-	f.Add("WELCOME", make([]byte, welcomeSize), "READY", make([]byte, 30))
-	f.Add("HELLO", []byte{}, "ERROR", []byte("\x03400"))
-	f.Fuzz(func(t *testing.T, name1 string, body1 []byte, name2 string, body2 []byte) {
-		for _, c := range []Config{client, server} {
-			s, _, err := Handshake(&scripted{says: []command{{name1, body1}, {name2, body2}}}, c, nil)
-			if err == nil || s != nil {
-				t.Fatal("a session without a key")
-			}
-		}
-	})
-}
-
-func FuzzOpen(f *testing.F) {
-	c, s := sessions(f)
-	f.Add(c.Seal(nil, 0, []byte("x"))[:Overhead])
-	f.Add([]byte("\x07MESSAGE"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, _, err := s.Open(b); err == nil {
-			t.Fatal("a forged frame opened")
-		}
-	})
-}
-
 func FuzzParse(f *testing.F) {
 	p := pair(f)
 	f.Add([]byte("public-key = \"" + p.Public.Z85() + "\"\nsecret-key = \"" + p.Secret.Z85() + "\""))
