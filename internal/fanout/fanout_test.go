@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,30 +33,53 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
-// proxy is a bare XSUB/XPUB pair; it gives the two endpoints.
+// proxy stands in for the proxy node; it gives the two endpoints.
 func proxy(t testing.TB) (xsub, xpub string) {
 	t.Helper()
-	front, back := zmq.New(zmq.XSub, zmq.Options{}), zmq.New(zmq.XPub, zmq.Options{})
-	xsub, err := front.Bind(within(t), "tcp://127.0.0.1:0")
-	if err != nil {
+	p := startProxy(t, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+	return p.xsub, p.xpub
+}
+
+type fakeProxy struct {
+	xsub, xpub  string
+	front, back *zmq.Socket
+	stop        func()
+	deaf        atomic.Bool // answers no probes
+}
+
+func startProxy(t testing.TB, xsub, xpub string) *fakeProxy {
+	t.Helper()
+	p := &fakeProxy{front: zmq.New(zmq.XSub, zmq.Options{}), back: zmq.New(zmq.XPub, zmq.Options{SndHWM: 1_000_000})}
+	var err error
+	if p.xsub, err = p.front.Bind(within(t), xsub); err != nil {
 		t.Fatal(err)
 	}
-	xpub, err = back.Bind(within(t), "tcp://127.0.0.1:0")
-	if err != nil {
+	if p.xpub, err = p.back.Bind(within(t), xpub); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- zmq.Forward(ctx, front, back) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
+	if err := p.front.Subscribe(""); err != nil {
+		t.Fatal(err)
+	}
+	var pumps sync.WaitGroup
+	pumps.Go(func() {
+		for m, err := p.front.Recv(context.Background()); err == nil; m, err = p.front.Recv(context.Background()) {
+			_ = p.back.TrySend(m) // only a closed socket does not take it
 		}
-		_ = front.Close(context.Background())
-		_ = back.Close(context.Background())
 	})
-	return xsub, xpub
+	pumps.Go(func() {
+		for m, err := p.back.Recv(context.Background()); err == nil; m, err = p.back.Recv(context.Background()) {
+			if answer, _ := Welcome(m); answer != nil && !p.deaf.Load() {
+				_ = p.back.TrySend(answer) // likewise
+			}
+		}
+	})
+	p.stop = sync.OnceFunc(func() {
+		_ = p.front.Close(context.Background())
+		_ = p.back.Close(context.Background())
+		pumps.Wait()
+	})
+	t.Cleanup(p.stop)
+	return p
 }
 
 func publisher(t testing.TB, o Options) *Publisher {

@@ -1,6 +1,8 @@
 package fanout
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eventspine/internal/zmq"
@@ -16,10 +18,11 @@ func stats(sockets []*zmq.Socket, pick func(zmq.Stats) float64) func() float64 {
 	}
 }
 
-func registerPublisher(r prometheus.Registerer, sockets []*zmq.Socket) {
+func registerPublisher(r prometheus.Registerer, p *Publisher) {
 	if r == nil {
 		return
 	}
+	sockets := p.sockets
 	r.MustRegister(
 		counterFunc("eventspine_fanout_published_messages_total", "messages put into the queue of a proxy",
 			stats(sockets, func(s zmq.Stats) float64 { return float64(s.Sent) })),
@@ -28,7 +31,9 @@ func registerPublisher(r prometheus.Registerer, sockets []*zmq.Socket) {
 		gaugeFunc("eventspine_fanout_publish_queued_messages_count", "messages waiting for a proxy",
 			stats(sockets, func(s zmq.Stats) float64 { return float64(s.Queued) })),
 		gaugeFunc("eventspine_fanout_publish_proxies_count", "connected proxies that events are published to",
-			stats(sockets, func(s zmq.Stats) float64 { return float64(s.Peers) })))
+			stats(sockets, func(s zmq.Stats) float64 { return float64(s.Peers) })),
+		gaugeFunc("eventspine_fanout_publish_synced_proxies_count", "proxies that have asked for everything that is published",
+			func() float64 { return float64(p.route.opened()) }))
 }
 
 type subscriberMetrics struct {
@@ -36,7 +41,8 @@ type subscriberMetrics struct {
 	bad      *prometheus.CounterVec
 }
 
-func newSubscriberMetrics(r prometheus.Registerer, sockets []*zmq.Socket) *subscriberMetrics {
+func newSubscriberMetrics(r prometheus.Registerer, sub *Subscriber) *subscriberMetrics {
+	sockets := []*zmq.Socket{sub.socket}
 	m := &subscriberMetrics{
 		received: prometheus.NewCounter(prometheus.CounterOpts{Name: "eventspine_fanout_received_messages_total",
 			Help: "good messages received from the proxies, repeats included"}),
@@ -48,7 +54,11 @@ func newSubscriberMetrics(r prometheus.Registerer, sockets []*zmq.Socket) *subsc
 			gaugeFunc("eventspine_fanout_subscribe_queued_messages_count", "messages received and not yet taken",
 				stats(sockets, func(s zmq.Stats) float64 { return float64(s.Unread) })),
 			gaugeFunc("eventspine_fanout_subscribe_proxies_count", "connected proxies that events are received from",
-				stats(sockets, func(s zmq.Stats) float64 { return float64(s.Peers) })))
+				stats(sockets, func(s zmq.Stats) float64 { return float64(s.Peers) })),
+			gaugeFunc("eventspine_fanout_subscribe_synced_proxies_count", "proxies where every subscription is known to be in effect",
+				func() float64 { return float64(sub.sync.route.opened()) }),
+			gaugeFunc("eventspine_fanout_subscribe_behind_seconds", "how long this subscriber has not kept up; past a limit it ends itself",
+				func() float64 { return time.Duration(sub.behind.Load()).Seconds() }))
 	}
 	return m
 }

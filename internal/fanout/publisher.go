@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,7 +19,9 @@ import (
 // to fit; bytes are bounded by the socket's own default.
 const (
 	queueMessages = 100_000
+	queueBytes    = 64 << 20
 	linger        = 5 * time.Second
+	redial        = 5 * time.Second // at most
 )
 
 // Options are the settings of a Publisher.
@@ -31,8 +34,10 @@ type Options struct {
 
 // Publisher sends messages to every proxy. Safe for concurrent use.
 type Publisher struct {
-	sockets []*zmq.Socket // one per proxy
+	sockets []*zmq.Socket // one per proxy; XPUB, which sees what the proxy asks for
+	route   *route
 	log     *quiet.Logger
+	wg      sync.WaitGroup
 }
 
 // NewPublisher connects to the proxies in the background: none of them has to be there yet.
@@ -42,17 +47,33 @@ func NewPublisher(o Options) (*Publisher, error) {
 	if len(o.Endpoints) == 0 {
 		return nil, fault.Errorf(op, fault.Invalid, "no proxy endpoint is given")
 	}
-	p := &Publisher{log: quiet.New(o.Log, time.Second)}
-	for _, endpoint := range o.Endpoints {
-		socket := zmq.New(zmq.Pub, withDefaults(o.ZMQ, o.Log))
+	settings := withDefaults(o.ZMQ, o.Log)
+	p := &Publisher{log: quiet.New(o.Log, time.Second), route: newRoute(o.Endpoints, settings.ReconnectMax)}
+	for i, endpoint := range o.Endpoints {
+		socket := zmq.New(zmq.XPub, settings)
 		p.sockets = append(p.sockets, socket)
+		p.wg.Go(func() { p.listen(i, socket) })
 		if err := socket.Connect(endpoint); err != nil {
 			_ = p.Close(context.Background()) // nothing was published
 			return nil, fault.E(op, fault.Invalid, err)
 		}
 	}
-	registerPublisher(o.Metrics, p.sockets)
+	registerPublisher(o.Metrics, p)
 	return p, nil
+}
+
+// listen notes when the proxy with index i asks for everything, and when it is gone, until
+// the socket is closed. What is published before a proxy asked for it goes nowhere.
+func (p *Publisher) listen(i int, socket *zmq.Socket) {
+	for {
+		m, err := socket.Recv(context.Background())
+		if err != nil {
+			return
+		}
+		if len(m) == 1 && len(m[0]) == 1 && m[0][0] <= 1 {
+			p.route.set(i, m[0][0] == 1)
+		}
+	}
 }
 
 // Publish sends one message to the subscribers of topic, through every proxy, and never
@@ -82,6 +103,14 @@ func (p *Publisher) Peers() int {
 	return n
 }
 
+// Ready is nil when what is published gets through: every proxy has asked for everything, or
+// one has and the others did not within some seconds and count as away. Otherwise the error, of
+// kind Unavailable, names the proxies that are missing.
+func (p *Publisher) Ready() error { return p.route.ready() }
+
+// Wait waits until it is ready. It gives the reason why it was not when ctx ended.
+func (p *Publisher) Wait(ctx context.Context) error { return p.route.wait(ctx) }
+
 // Close sends what is queued, for as long as ctx and the socket's Linger allow, and closes. The
 // error says how many messages were dropped.
 func (p *Publisher) Close(ctx context.Context) error {
@@ -93,6 +122,7 @@ func (p *Publisher) Close(ctx context.Context) error {
 	for range p.sockets {
 		all = append(all, <-errs)
 	}
+	p.wg.Wait()
 	return errors.Join(all...)
 }
 
@@ -104,8 +134,14 @@ func withDefaults(o zmq.Options, log *slog.Logger) zmq.Options {
 	if o.RcvHWM == 0 {
 		o.RcvHWM = queueMessages
 	}
+	if o.RcvBytes == 0 {
+		o.RcvBytes = queueBytes
+	}
 	if o.Linger == 0 {
 		o.Linger = linger
+	}
+	if o.ReconnectMax == 0 {
+		o.ReconnectMax = redial
 	}
 	if o.Monitor == nil && log != nil {
 		o.Monitor = zmq.LogMonitor(log)

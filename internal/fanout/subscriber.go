@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/quiet"
 	"eventspine/internal/zmq"
@@ -33,6 +36,9 @@ type SubscriberOptions struct {
 // times. Recv is for one goroutine at a time, the rest is safe for concurrent use.
 type Subscriber struct {
 	socket *zmq.Socket
+	limits zmq.Options // as the socket has them
+	sync   *syncer
+	behind atomic.Int64 // as a time.Duration, for how long it has been; Watch's
 	log    *quiet.Logger
 	m      *subscriberMetrics
 }
@@ -44,13 +50,22 @@ func NewSubscriber(o SubscriberOptions) (*Subscriber, error) {
 	if len(o.Endpoints) == 0 {
 		return nil, fault.Errorf(op, fault.Invalid, "no proxy endpoint is given")
 	}
-	s := &Subscriber{socket: zmq.New(zmq.Sub, withDefaults(o.ZMQ, o.Log)), log: quiet.New(o.Log, time.Second)}
-	err := s.open(o)
-	if err != nil {
+	limits := withDefaults(o.ZMQ, o.Log)
+	s := &Subscriber{limits: limits, sync: newSyncer(newRoute(o.Endpoints, limits.ReconnectMax)), log: quiet.New(o.Log, time.Second)}
+	tell := limits.Monitor
+	limits.Monitor = func(e zmq.Event) {
+		s.sync.watch(e)
+		if tell != nil {
+			tell(e)
+		}
+	}
+	s.socket = zmq.New(zmq.Sub, limits)
+	go s.sync.run(s.socket)
+	if err := s.open(o); err != nil {
 		_ = s.Close(context.Background()) // nothing was received
 		return nil, fault.E(op, fault.Invalid, err)
 	}
-	s.m = newSubscriberMetrics(o.Metrics, []*zmq.Socket{s.socket})
+	s.m = newSubscriberMetrics(o.Metrics, s)
 	return s, nil
 }
 
@@ -77,6 +92,10 @@ func (s *Subscriber) Recv(ctx context.Context) (Message, error) {
 			return Message{}, err
 		}
 		m, err := parseMessage(frames)
+		if err == nil && strings.HasPrefix(m.Topic, event.TopicSync) {
+			s.sync.answer(m.Topic)
+			continue
+		}
 		if err == nil {
 			s.m.received.Inc()
 			return m, nil
@@ -121,8 +140,20 @@ func parseMessage(frames zmq.Msg) (Message, error) {
 // Peers is the number of connected proxies.
 func (s *Subscriber) Peers() int { return s.socket.Stats().Peers }
 
+// Ready is nil when nothing of the topics is missed any more: the subscriptions are in effect
+// at every proxy, or they are at one and the others were not reached within some seconds and
+// count as away. Otherwise the error, of kind Unavailable, names the proxies that are missing.
+// Only a subscriber that calls Recv becomes ready.
+func (s *Subscriber) Ready() error { return s.sync.route.ready() }
+
+// Wait waits until it is ready. It gives the reason why it was not when ctx ended.
+func (s *Subscriber) Wait(ctx context.Context) error { return s.sync.route.wait(ctx) }
+
 // Queued is the number of messages received and not yet taken.
 func (s *Subscriber) Queued() int { return int(s.socket.Stats().Unread) }
 
 // Close ends the subscription. What was received and not yet taken is dropped.
-func (s *Subscriber) Close(ctx context.Context) error { return s.socket.Close(ctx) }
+func (s *Subscriber) Close(ctx context.Context) error {
+	s.sync.close()
+	return s.socket.Close(ctx)
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 
+	"eventspine/internal/fanout"
 	"eventspine/internal/quiet"
 	"eventspine/internal/zmq"
 )
@@ -49,14 +50,28 @@ func problem(m zmq.Msg) string {
 	return ""
 }
 
-// subscriptions carries first subscriptions and last unsubscriptions up to the publishers.
-func subscriptions(ctx context.Context, from source, to sink) error {
+// ends is the socket of the subscribers.
+type ends interface {
+	source
+	sink
+}
+
+// subscriptions carries first subscriptions and last unsubscriptions up to the publishers, and
+// answers those that ask whether all before them are in effect.
+func subscriptions(ctx context.Context, subscribers ends, publishers sink) error {
 	for {
-		msg, err := from.Recv(ctx)
+		msg, err := subscribers.Recv(ctx)
 		if err != nil {
 			return err
 		}
-		if err := to.TrySend(msg); err != nil {
+		answer, probe := fanout.Welcome(msg)
+		switch {
+		case answer != nil:
+			err = subscribers.TrySend(answer)
+		case !probe:
+			err = publishers.TrySend(msg)
+		}
+		if err != nil {
 			return err
 		}
 	}

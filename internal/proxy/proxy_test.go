@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"eventspine/internal/fault"
 	"eventspine/internal/quiet"
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 )
 
@@ -65,14 +67,50 @@ func TestSubscriptionsReachLatePublishers(t *testing.T) {
 	early := socket(t, zmq.Pub, p.XSub(), zmq.Options{})
 	awaitRoute(t, early, sub, "a.early")
 	late := socket(t, zmq.XPub, p.XSub(), zmq.Options{})
-	if got := recv(t, late); got != "\x01a" {
-		t.Fatalf("the late publisher was told %q", got)
+	told := []string{recv(t, late), recv(t, late)} // of one connection, in no order
+	if slices.Sort(told); !slices.Equal(told, []string{"\x01", "\x01a"}) {
+		t.Fatalf("the late publisher was told %q", told)
 	}
 	if err := sub.Unsubscribe("a"); err != nil {
 		t.Fatal(err)
 	}
 	if got := recv(t, late); got != "\x00a" {
 		t.Fatalf("the publisher was told %q", got)
+	}
+}
+
+// A subscriber that asks is told when all it subscribed to before is in effect, and publishers
+// hear nothing of it. What is published after that, by whomever, is not missed.
+func TestLateJoinersAreWelcomed(t *testing.T) {
+	p := start(t, nil)
+	pub := socket(t, zmq.XPub, p.XSub(), zmq.Options{})
+	if got := recv(t, pub); got != "\x01" {
+		t.Fatalf("the publisher was told %q", got)
+	}
+	for round := range 20 {
+		topic := fmt.Sprintf("a.%d ", round)
+		sub := socket(t, zmq.Sub, p.XPub(), zmq.Options{}, topic)
+		testkit.Eventually(t, patience, func() bool { return sub.Stats().Peers == 1 }, "connected")
+		probe := fmt.Sprintf("_sync.probe%d", round)
+		if err := sub.Subscribe(probe); err != nil {
+			t.Fatal(err)
+		}
+		if got := recv(t, sub); got != probe+" {}" {
+			t.Fatalf("the answer is %q", got)
+		}
+		publish(t, pub, topic+"{}")
+		if got := recv(t, sub); got != topic+"{}" {
+			t.Fatalf("got %q", got)
+		}
+		if got := recv(t, pub); got != "\x01"+topic {
+			t.Fatalf("the publisher was told %q", got)
+		}
+		if err := sub.Close(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		if got := recv(t, pub); got != "\x00"+topic {
+			t.Fatalf("the publisher was told %q", got)
+		}
 	}
 }
 

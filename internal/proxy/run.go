@@ -67,6 +67,9 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 	}
 	reg := telemetry.NewRegistry()
 	d.m = newMetrics(reg, d.front, d.back)
+	if err := d.front.Subscribe(""); err != nil { // so that a subscription is in effect as soon as it is here
+		return nil, d.abandon("", err)
+	}
 	var err error
 	if d.xsub, err = d.front.Bind(ctx, c.XSubBind); err != nil {
 		return nil, d.abandon("ZMQ_PROXY_XSUB_BIND", err)

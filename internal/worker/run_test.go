@@ -56,6 +56,9 @@ func proxy(t testing.TB) (xsub, xpub string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := front.Subscribe(""); err != nil { // as the proxy node does
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- zmq.Forward(ctx, front, back) }()
