@@ -20,7 +20,9 @@ import (
 	"eventspine/internal/auth"
 	embeddedredis "eventspine/internal/embedded/redis"
 	embeddedsearch "eventspine/internal/embedded/search"
+	"eventspine/internal/keyring"
 	"eventspine/internal/suite"
+	"eventspine/internal/zmq/curve"
 )
 
 func devCommand() *cobra.Command {
@@ -37,6 +39,7 @@ func devCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&d.dir, "dir", defaultDir, "where the index, the log and the secret are kept")
+	c.Flags().BoolVar(&d.curve, "curve", false, "encrypt every ZeroMQ socket; the keys are made at the first time and kept in --dir")
 	c.Flags().BoolVar(&d.anyPort, "any-port", false, "use free ports instead of the documented ones")
 	return c
 }
@@ -44,6 +47,7 @@ func devCommand() *cobra.Command {
 type dev struct {
 	dir     string
 	anyPort bool
+	curve   bool
 	out     io.Writer
 
 	redis, es string
@@ -79,12 +83,18 @@ func (d *dev) run(ctx context.Context) (err error) {
 	if d.anyPort {
 		c.AnyPort()
 	}
+	l := local{Secret: secret}
+	if d.curve {
+		if err := d.keys(&c, &l); err != nil {
+			return err
+		}
+	}
 	s, err := suite.Open(ctx, c)
 	if err != nil {
 		return fmt.Errorf("%w (is another `eventspine dev` running? --any-port uses free ports)", err)
 	}
-	l := local{API: "http://" + s.API, Bridge: "http://" + s.Bridge, XPub: s.XPub, Control: s.Control, Clone: s.Clone, Secret: secret}
-	if err := errors.Join(l.save(d.dir), d.announce(s, secret, time.Since(started))); err != nil {
+	l.API, l.Bridge, l.XPub, l.Control, l.Clone, l.Health = "http://"+s.API, "http://"+s.Bridge, s.XPub, s.Control, s.Clone, s.Health
+	if err := errors.Join(l.save(d.dir), d.announce(s, l, time.Since(started))); err != nil {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
 		return errors.Join(err, s.Run(ended))
@@ -124,6 +134,47 @@ func (d *dev) secret() (string, error) {
 	return s, os.WriteFile(path, []byte(s+"\n"), 0o600)
 }
 
+// keys gives the services their key and the list of who may connect, made at the first time: the
+// services are one peer, since they are one process, and the operator is the other.
+func (d *dev) keys(c *suite.Config, l *local) error {
+	dir, err := filepath.Abs(filepath.Join(d.dir, "keys"))
+	if err != nil {
+		return err
+	}
+	list := filepath.Join(dir, peersFile)
+	if _, err := os.Stat(list); errors.Is(err, fs.ErrNotExist) {
+		err = makeKeys(dir, []keyring.Peer{{Name: "services", Addresses: []string{"127.0.0.1"}}, {Name: "operator"}})
+		if err != nil {
+			return err
+		}
+	}
+	key, err := os.ReadFile(filepath.Join(dir, "services"+curve.Ext))
+	if err != nil {
+		return err
+	}
+	peers, err := os.ReadFile(list)
+	if err != nil {
+		return err
+	}
+	c.Curve(string(key), string(peers))
+	l.CurveKey, l.CurvePeers = filepath.Join(dir, "operator"+curve.Ext), list
+	return nil
+}
+
+// aboutCurve says how to connect, where that needs keys.
+func (d *dev) aboutCurve(l local) string {
+	if !d.curve {
+		return ""
+	}
+	return fmt.Sprintf(`CURVE is on: the ZeroMQ sockets are encrypted and take only the keys of %s.
+ping, status, rules and tail find the operator's key in this directory. From elsewhere:
+
+  $ export CURVE_KEY_FILE=%s CURVE_PEERS_FILE=%s
+  $ %s tail --all --xpub %s
+
+`, l.CurvePeers, l.CurveKey, l.CurvePeers, invocation(), l.XPub)
+}
+
 // servers starts the embedded servers where the environment names no real one.
 func (d *dev) servers(ctx context.Context, log *slog.Logger) error {
 	d.redis, d.es = os.Getenv("REDIS_URL"), os.Getenv("ES_HOST")
@@ -153,8 +204,8 @@ func (d *dev) close() error {
 	return errors.Join(errs...)
 }
 
-func (d *dev) announce(s *suite.Suite, secret string, took time.Duration) error {
-	token, err := auth.Sign(secret, auth.Claims{Subject: "dev", Scopes: []string{"emit", "admin"}, TTL: 24 * time.Hour})
+func (d *dev) announce(s *suite.Suite, l local, took time.Duration) error {
+	token, err := auth.Sign(l.Secret, auth.Claims{Subject: "dev", Scopes: []string{"emit", "admin"}, TTL: 24 * time.Hour})
 	if err != nil {
 		return err
 	}
@@ -182,9 +233,9 @@ Three commands to try in another terminal, in this directory:
   $ %[13]s emit --type notification.hello --user dev --data '{"text":"hello"}'%[14]s
   $ %[13]s search hello%[14]s
 
-Ctrl-C ends it.
+%[15]sCtrl-C ends it.
 `, took.Milliseconds(), d.dir, s.API, s.API, s.Bridge, s.Worker, s.XPub, s.XSub,
-		s.Control, d.origin("REDIS_URL", d.redis), d.origin("ES_HOST", d.es), token, me, where)
+		s.Control, d.origin("REDIS_URL", d.redis), d.origin("ES_HOST", d.es), token, me, where, d.aboutCurve(l))
 	return err
 }
 

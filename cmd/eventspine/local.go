@@ -26,7 +26,11 @@ type local struct {
 	XPub    string   `json:"xpub"`
 	Control string   `json:"control,omitempty"`
 	Clone   []string `json:"clone,omitempty"`
+	Health  []string `json:"health,omitempty"`
 	Secret  string   `json:"secret"`
+
+	CurveKey   string `json:"curveKey,omitempty"` // files of the operator; empty: no CURVE
+	CurvePeers string `json:"curvePeers,omitempty"`
 }
 
 const (

@@ -29,12 +29,24 @@ func pingCommand() *cobra.Command {
 			if p.timeout <= 0 || p.retries < 0 {
 				return usage(fmt.Errorf("--timeout must be above 0 and --retries at least 0, not %v and %d", p.timeout, p.retries))
 			}
+			l, err := readLocal(p.dir)
+			if err != nil {
+				return err
+			}
+			if p.curve, err = p.keys.options(l); err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				args = healthEndpoints(l)
+			}
 			return p.run(c.Context(), c.OutOrStdout(), args)
 		},
 	}
 	c.Flags().DurationVar(&p.timeout, "timeout", time.Second, "how long one try may take")
 	c.Flags().IntVar(&p.retries, "retries", 2, "tries after the first")
 	c.Flags().BoolVar(&p.json, "json", false, "print one JSON object a line")
+	dirFlag(c, &p.dir)
+	p.keys.flags(c)
 	return c
 }
 
@@ -42,6 +54,20 @@ type pinger struct {
 	timeout time.Duration
 	retries int
 	json    bool
+	dir     string
+	keys    curveFlags
+	curve   *zmq.CurveOptions // nil: plain
+}
+
+// healthEndpoints are those to ask when none was given.
+func healthEndpoints(l local) []string {
+	if at := os.Getenv("ZMQ_HEALTH"); at != "" {
+		return []string{at}
+	}
+	if len(l.Health) > 0 {
+		return l.Health
+	}
+	return []string{"tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"}
 }
 
 // pong is what one endpoint said.
@@ -54,12 +80,6 @@ type pong struct {
 }
 
 func (p *pinger) run(ctx context.Context, out io.Writer, endpoints []string) error {
-	if len(endpoints) == 0 {
-		endpoints = []string{"tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"}
-		if at := os.Getenv("ZMQ_HEALTH"); at != "" {
-			endpoints = []string{at}
-		}
-	}
 	pongs := make([]pong, len(endpoints))
 	var wg sync.WaitGroup
 	for i, at := range endpoints {
@@ -96,14 +116,28 @@ func (p *pinger) ask(ctx context.Context, endpoint string) pong {
 }
 
 func (p *pinger) try(ctx context.Context, endpoint string) error {
-	c, err := pirate.New(pirate.Options{Endpoints: []string{endpoint}, Timeout: p.timeout, Retries: cmp.Or(p.retries, -1)})
+	refused := make(chan error, 1) // the first reason why a handshake failed, which silence does not tell
+	c, err := pirate.New(pirate.Options{Endpoints: []string{endpoint}, Timeout: p.timeout, Retries: cmp.Or(p.retries, -1),
+		ZMQ: zmq.Options{Curve: p.curve, Monitor: func(e zmq.Event) {
+			if e.Kind == zmq.HandshakeFailed {
+				select {
+				case refused <- e.Err:
+				default:
+				}
+			}
+		}}})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	m, err := c.Ask(ctx, zmq.Msg{[]byte("PING")})
 	if err != nil {
-		return err
+		select {
+		case why := <-refused:
+			return fault.E("", fault.KindOf(err), fmt.Errorf("%w; the handshake failed: %w", err, why))
+		default:
+			return err
+		}
 	}
 	if len(m) != 1 || string(m[0]) != "PONG" {
 		return fault.Errorf("", fault.Corrupt, "it answered %.40q, not PONG", m)

@@ -31,6 +31,7 @@ func rulesCommand() *cobra.Command {
 	}
 	c.PersistentFlags().StringVar(&r.at, "clone", os.Getenv("ZMQ_CLONE"), "endpoints of the live rules in the proxy (ZMQ_CLONE)")
 	c.PersistentFlags().StringVar(&r.dir, "dir", defaultDir, "data directory of `eventspine dev`")
+	r.keys.flags(c)
 	c.PersistentFlags().DurationVar(&r.timeout, "timeout", 5*time.Second, "how long to wait for the proxy")
 	set := r.verb("set NAME [FILE]", "Set a rule, from a file or standard input, once it compiles", cobra.RangeArgs(1, 2), r.set)
 	set.Flags().DurationVar(&r.ttl, "ttl", 0, "how long the rule lives; 0: until it is removed")
@@ -46,6 +47,7 @@ func rulesCommand() *cobra.Command {
 // liveRules is one call of the command.
 type liveRules struct {
 	at, dir string
+	keys    curveFlags
 	timeout time.Duration
 	ttl     time.Duration
 	count   int
@@ -89,7 +91,11 @@ func (r *liveRules) connected(ctx context.Context, do func(context.Context) erro
 	if err != nil {
 		return usage(err)
 	}
-	o := clone.ClientOptions{Endpoints: at, Subtree: live.Subtree}
+	curve, err := r.keys.options(l)
+	if err != nil {
+		return err
+	}
+	o := clone.ClientOptions{Endpoints: at, Subtree: live.Subtree, Curve: curve}
 	inner, stop := context.WithCancel(ctx)
 	if r.changed != nil {
 		o.Changed = func(v map[string][]byte) {

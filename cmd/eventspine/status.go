@@ -24,6 +24,7 @@ func statusCommand() *cobra.Command {
 	var control, dir string
 	var timeout time.Duration
 	var asJSON bool
+	var keys curveFlags
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Print which services are alive, since when, what waits in them and how much they do",
@@ -36,7 +37,11 @@ func statusCommand() *cobra.Command {
 				return err
 			}
 			control = cmp.Or(control, l.Control, defaultControl)
-			o := mdp.ClientOptions{Endpoints: strings.Split(control, ","), Timeout: timeout, Retries: 1}
+			curve, err := keys.options(l)
+			if err != nil {
+				return err
+			}
+			o := mdp.ClientOptions{Endpoints: strings.Split(control, ","), Timeout: timeout, Retries: 1, Curve: curve}
 			reports, err := status.Survey(c.Context(), o)
 			if err != nil {
 				return err
@@ -53,6 +58,7 @@ func statusCommand() *cobra.Command {
 	c.Flags().DurationVar(&timeout, "timeout", 2*time.Second, "how long one try may take; there are two")
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON array with every figure")
 	dirFlag(c, &dir)
+	keys.flags(c)
 	return c
 }
 

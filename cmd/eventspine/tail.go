@@ -13,11 +13,13 @@ import (
 
 	"eventspine/internal/fanout"
 	"eventspine/internal/socketio/client"
+	"eventspine/internal/zmq"
 )
 
 func tailCommand() *cobra.Command {
 	var t target
 	var f follow
+	var keys curveFlags
 	c := &cobra.Command{
 		Use:   "tail (--user ID | --all)",
 		Short: "Follow events as they come, one JSON event a line",
@@ -31,11 +33,21 @@ func tailCommand() *cobra.Command {
 			if err := t.fill(f.user); err != nil && f.via == viaSocketIO {
 				return err
 			}
+			if f.via == viaZMQ {
+				l, err := readLocal(t.dir)
+				if err != nil {
+					return err
+				}
+				if f.curve, err = keys.options(l); err != nil {
+					return err
+				}
+			}
 			f.out, f.notes = c.OutOrStdout(), c.ErrOrStderr()
 			return f.run(c.Context(), &t)
 		},
 	}
 	t.flags(c)
+	keys.flags(c)
 	c.Flags().StringVar(&f.user, "user", "", "follow this user's events")
 	c.Flags().BoolVar(&f.all, "all", false, "follow everybody's events")
 	c.Flags().StringVar(&f.via, "via", "", "socketio (default for --user) or zmq (default for --all)")
@@ -56,6 +68,7 @@ type follow struct {
 	via   string
 	topic string
 	count int
+	curve *zmq.CurveOptions // nil: plain
 	out   io.Writer
 	notes io.Writer
 }
@@ -116,6 +129,7 @@ func (f *follow) zmq(ctx context.Context, t *target) (err error) {
 	sub, err := fanout.NewSubscriber(fanout.SubscriberOptions{
 		Endpoints: []string{t.xpub},
 		Topics:    []string{f.topic},
+		ZMQ:       zmq.Options{Curve: f.curve},
 		Log:       slog.New(slog.NewTextHandler(f.notes, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

@@ -18,8 +18,8 @@ type Config struct {
 	Port        int          `env:"PORT" doc:"TCP port of the HTTP API"`
 	Addr        string       `env:"API_ADDR" doc:"address the HTTP API listens on; a port in it overrides PORT" kind:"bind"`
 	JWTSecret   string       `env:"JWT_SECRET" doc:"secret that tokens are signed with (HS256), at least 16 bytes" kind:"secret"`
-	Workers     []string     `env:"ZMQ_PROCESSING_HOST" doc:"endpoints of the workers, comma separated"`
-	XSub        []string     `env:"ZMQ_PROXY_XSUB" doc:"endpoints publishers send to, one for each proxy, comma separated"`
+	Workers     []string     `env:"ZMQ_PROCESSING_HOST" doc:"endpoints of the workers, comma separated" kind:"connect"`
+	XSub        []string     `env:"ZMQ_PROXY_XSUB" doc:"endpoints publishers send to, one for each proxy, comma separated" kind:"connect"`
 	RedisURL    string       `env:"REDIS_URL" doc:"Redis server: redis://[user:password@]host:port[/db]" kind:"secret"`
 	ESHosts     []string     `env:"ES_HOST" doc:"Elasticsearch: one URL a node, comma separated"`
 	Partitions  int          `env:"PARTITIONS" doc:"partitions the events are spread over; fixed at the first start, the same for every service"`

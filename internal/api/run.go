@@ -16,6 +16,7 @@ import (
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
 	"eventspine/internal/ingest"
+	"eventspine/internal/keyring"
 	"eventspine/internal/profile"
 	"eventspine/internal/rdb"
 	"eventspine/internal/telemetry"
@@ -79,14 +80,18 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	reg := telemetry.NewRegistry()
+	keys, err := keyring.Open(&c, reg)
+	if err != nil {
+		return err
+	}
 	d.sender, err = ingest.NewSender(ingest.SenderOptions{
 		Endpoints: c.Workers, Source: c.InstanceID, Partitions: c.Partitions, Log: c.Log, Metrics: reg,
-		ZMQ: zmq.Options{SndHWM: c.SendQueue, SndBytes: int(c.SendBytes), Linger: drainTime},
+		ZMQ: zmq.Options{SndHWM: c.SendQueue, SndBytes: int(c.SendBytes), Linger: drainTime, Curve: keys.Client()},
 	})
 	if err != nil {
 		return err
 	}
-	if d.publish, err = fanout.NewPublisher(fanout.Options{Endpoints: c.XSub, Log: c.Log, Metrics: reg}); err != nil {
+	if d.publish, err = fanout.NewPublisher(fanout.Options{Endpoints: c.XSub, ZMQ: zmq.Options{Curve: keys.Client()}, Log: c.Log, Metrics: reg}); err != nil {
 		return err
 	}
 	docs, err := newPages()
@@ -98,7 +103,7 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 		tokens: tokens, send: d.sender, readers: users, writers: users, announce: d.publish, search: d.archive,
 		statsd: d.statsd, pages: docs, registry: reg, log: c.Log,
 	})
-	if d.health, err = health.Listen(ctx, &c.Common, reg); err != nil {
+	if d.health, err = health.Listen(ctx, &c.Common, keys, reg); err != nil {
 		return err
 	}
 	d.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", c.listen())

@@ -16,6 +16,7 @@ import (
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
 	"eventspine/internal/journal"
+	"eventspine/internal/keyring"
 	"eventspine/internal/quiet"
 	"eventspine/internal/rdb"
 	"eventspine/internal/retry"
@@ -72,11 +73,15 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	}()
 	reg := telemetry.NewRegistry()
 	m := newMetrics(reg)
+	keys, err := keyring.Open(&c, reg)
+	if err != nil {
+		return nil, err
+	}
 	if err := d.openRedis(c, reg); err != nil {
 		return nil, err
 	}
 	d.events, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.XPub, Topics: c.topics(),
-		ZMQ: zmq.Options{Monitor: zmq.LogMonitor(log)}, Log: log, Metrics: reg})
+		ZMQ: zmq.Options{Curve: keys.Client(), Monitor: zmq.LogMonitor(log)}, Log: log, Metrics: reg})
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +95,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	if d.web, err = new(net.ListenConfig).Listen(ctx, "tcp", c.listen()); err != nil {
 		return nil, fault.E("bind BRIDGE_ADDR", fault.Unavailable, err)
 	}
-	d.health, err = health.Listen(ctx, &c.Common, reg)
+	d.health, err = health.Listen(ctx, &c.Common, keys, reg)
 	return d, err
 }
 

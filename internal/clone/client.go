@@ -51,6 +51,7 @@ type ClientOptions struct {
 	Subtree   string                  // such as /rules/; empty: everything
 	Changed   func(map[string][]byte) // called by Run, after every change, with a copy of all values that is the callee's own; nil: none
 	Heartbeat time.Duration           // of the server; default 1 s
+	Curve     *zmq.CurveOptions       // of a client; nil: plain connections
 	Metrics   prometheus.Registerer   // nil: none
 	Log       *slog.Logger            // nil: none
 }
@@ -89,12 +90,12 @@ func Dial(o ClientOptions) (*Client, error) {
 	}
 	c := &Client{o: o, m: newClientMetrics(o.Metrics), waiting: map[ID]wish{}, first: make(chan struct{}),
 		f:    follower{subtree: o.Subtree, entries: map[string]entry{}},
-		push: zmq.New(zmq.Push, zmq.Options{SndHWM: 16})}
+		push: zmq.New(zmq.Push, zmq.Options{SndHWM: 16, Curve: o.Curve})}
 	for _, try := range []struct {
 		typ      zmq.Type
 		endpoint string
 	}{{zmq.Dealer, o.Snapshot}, {zmq.Sub, o.Updates}} {
-		s := zmq.New(try.typ, zmq.Options{Linger: -1})
+		s := zmq.New(try.typ, zmq.Options{Linger: -1, Curve: o.Curve})
 		err := s.Connect(try.endpoint)
 		_ = s.Close(context.Background()) // only to see whether the endpoint is one
 		if err != nil {
@@ -204,7 +205,7 @@ var errSilent = errors.New("the server is silent")
 // session follows the updates over one connection until the server falls silent.
 func (c *Client) session(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
-	sub := zmq.New(zmq.Sub, zmq.Options{RcvHWM: 2*MaxKeys + 1, MaxFrames: 8, ReconnectMax: againMax, Linger: -1})
+	sub := zmq.New(zmq.Sub, zmq.Options{RcvHWM: 2*MaxKeys + 1, MaxFrames: 8, ReconnectMax: againMax, Linger: -1, Curve: c.o.Curve})
 	for _, topic := range []string{c.o.Subtree, hugz} {
 		if err := sub.Subscribe(topic); err != nil {
 			stop()
@@ -346,7 +347,7 @@ func (c *Client) ask(ctx context.Context, got chan<- snapshot) {
 func (c *Client) fetch(ctx context.Context) (snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTime)
 	defer cancel()
-	s := zmq.New(zmq.Dealer, zmq.Options{RcvHWM: 2*MaxKeys + 1, MaxFrames: 8, ReconnectMax: againMax, Linger: -1})
+	s := zmq.New(zmq.Dealer, zmq.Options{RcvHWM: 2*MaxKeys + 1, MaxFrames: 8, ReconnectMax: againMax, Linger: -1, Curve: c.o.Curve})
 	defer func() { _ = s.Close(ctx) }() // nothing of it is wanted any more
 	if err := s.Connect(c.o.Snapshot); err != nil {
 		return snapshot{}, err

@@ -27,8 +27,9 @@ type Endpoints struct{ Snapshot, Updates, Changes string }
 // ServerOptions are a server's settings. Only the endpoints have no default.
 type ServerOptions struct {
 	Endpoints
-	File      string        // of the state; empty: it is kept in memory only. Its directory must exist
-	Heartbeat time.Duration // default 1 s
+	File      string            // of the state; empty: it is kept in memory only. Its directory must exist
+	Heartbeat time.Duration     // default 1 s
+	Curve     *zmq.CurveOptions // of the server; nil: plain connections
 	Metrics   prometheus.Registerer
 	Log       *slog.Logger
 }
@@ -72,9 +73,9 @@ func Listen(ctx context.Context, o ServerOptions) (*Server, error) {
 	monitor := zmq.LogMonitor(o.Log)
 	room := 2*MaxKeys + 1
 	s.snapshot = zmq.New(zmq.Router, zmq.Options{SndHWM: room, SndBytes: 2 * MaxBytes, MaxFrame: MaxValue + 1, MaxFrames: 8,
-		RcvBytes: MaxValue, RcvHWM: 16, Linger: closeTime, Monitor: monitor})
-	s.updates = zmq.New(zmq.Pub, zmq.Options{SndHWM: room, SndBytes: MaxBytes, Linger: closeTime, Monitor: monitor})
-	s.change = zmq.New(zmq.Pull, zmq.Options{MaxFrame: MaxValue + 1, MaxFrames: 5, RcvBytes: 4 * MaxValue, Monitor: monitor})
+		RcvBytes: MaxValue, RcvHWM: 16, Linger: closeTime, Curve: o.Curve, Monitor: monitor})
+	s.updates = zmq.New(zmq.Pub, zmq.Options{SndHWM: room, SndBytes: MaxBytes, Linger: closeTime, Curve: o.Curve, Monitor: monitor})
+	s.change = zmq.New(zmq.Pull, zmq.Options{MaxFrame: MaxValue + 1, MaxFrames: 5, RcvBytes: 4 * MaxValue, Curve: o.Curve, Monitor: monitor})
 	var err error
 	for _, b := range []struct {
 		socket   *zmq.Socket

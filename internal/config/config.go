@@ -27,9 +27,10 @@ type Common struct {
 	LogLevel        slog.Level `env:"LOG_LEVEL" doc:"least severe log line written: DEBUG, INFO, WARN or ERROR"`
 	Health          string     `env:"ZMQ_HEALTH" doc:"endpoint of the REQ/REP health socket, answers PING with PONG; empty: none"`
 	Metrics         string     `env:"METRICS_ADDR" doc:"address of /metrics, /healthz and /readyz; empty: none"`
-	Control         []string   `env:"ZMQ_CONTROL" doc:"endpoints of the control plane (ZMQ_CONTROL_BIND of each proxy) where this service registers for eventspine status, separated by commas; empty: none"`
+	Control         []string   `env:"ZMQ_CONTROL" doc:"endpoints of the control plane (ZMQ_CONTROL_BIND of each proxy) where this service registers for eventspine status, separated by commas; empty: none" kind:"connect"`
 	Statsd          string     `env:"STATSD_ADDR" doc:"host:port of a StatsD server that gets zmq.events.received and zmq.events.latency; empty: none"`
 	AllowPublicBind bool       `env:"ALLOW_PUBLIC_BIND" doc:"allow sockets on every address of the machine (0.0.0.0)"`
+	Curve
 
 	// Service is the name under which it registers, such as worker; package run sets it. A
 	// service without a name does not register.
@@ -37,6 +38,12 @@ type Common struct {
 
 	// Log is where the service writes; never nil in a running service.
 	Log *slog.Logger
+}
+
+// Curve holds the settings of encryption between ZeroMQ sockets.
+type Curve struct {
+	CurveKey   string `env:"CURVE_KEY" doc:"this process's key pair, the content of a .key file that eventspine keygen made; with it every ZeroMQ socket is encrypted and takes only peers of CURVE_PEERS; empty: no encryption" kind:"key"`
+	CurvePeers string `env:"CURVE_PEERS" doc:"the peers whose keys are good, one a line: name, public key, and the addresses where it listens; eventspine keygen writes such a list" kind:"trust"`
 }
 
 // Base gives access to the common part of any service's Config.
@@ -166,20 +173,44 @@ func readFiles(vars map[string]string, known []Setting) []fault.Field {
 		if !ok {
 			continue
 		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			wrong = append(wrong, fault.Field{Name: s.Name + "_FILE", Reason: "cannot be read: " + err.Error()})
+		content, reason := readFile(path, s)
+		if reason != "" {
+			wrong = append(wrong, fault.Field{Name: s.Name + "_FILE", Reason: reason})
 			continue
 		}
-		vars[s.Name] = strings.TrimSpace(string(content))
+		vars[s.Name] = strings.TrimSpace(content)
 	}
 	return wrong
 }
 
+// readFile gives the content of a setting's file, or the reason why it is not taken.
+func readFile(path string, s Setting) (content, reason string) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", "cannot be read: " + err.Error()
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", "cannot be read: " + err.Error()
+	}
+	mode := info.Mode().Perm()
+	switch {
+	case s.Private && mode&0o004 != 0:
+		return "", fmt.Sprintf("is %s, which everybody may read (mode %04o): make it mode 0600", path, mode)
+	case s.Guarded && mode&0o002 != 0:
+		return "", fmt.Sprintf("is %s, which everybody may change (mode %04o): make it mode 0644", path, mode)
+	case (s.Private || s.Guarded) && strings.TrimSpace(string(b)) == "":
+		return "", "is " + path + ", which is empty"
+	}
+	return string(b), ""
+}
+
+// unknown names the variables under prefix that no setting has. Those under CURVE_ are everybody's:
+// a misspelt one would leave the process without encryption.
 func unknown(vars map[string]string, known []Setting, prefix string) []fault.Field {
 	var wrong []fault.Field
 	for name := range vars {
-		if prefix == "" || !strings.HasPrefix(name, prefix) {
+		if (prefix == "" || !strings.HasPrefix(name, prefix)) && !strings.HasPrefix(name, "CURVE_") {
 			continue
 		}
 		setting := strings.TrimSuffix(name, "_FILE")
@@ -235,6 +266,9 @@ type Setting struct {
 	Meaning string
 	Secret  bool // never print the value
 	Bind    bool // an address this service listens on
+	Connect bool // ZeroMQ endpoints this service connects to
+	Private bool // its file may not be readable by everybody
+	Guarded bool // its file may not be writable by everybody
 }
 
 // Settings lists the settings of a service's Config, in the order of its fields.
@@ -256,8 +290,11 @@ func settings(v reflect.Value, out []Setting) []Setting {
 			Name:    name,
 			Value:   text(v.Field(i)),
 			Meaning: f.Tag.Get("doc"),
-			Secret:  kind == "secret",
+			Secret:  kind == "secret" || kind == "key",
 			Bind:    kind == "bind" || name == "ZMQ_HEALTH" || name == "METRICS_ADDR",
+			Connect: kind == "connect",
+			Private: kind == "key",
+			Guarded: kind == "key" || kind == "trust",
 		})
 	}
 	return out

@@ -94,6 +94,7 @@ func TestLoadNamesEveryMistake(t *testing.T) {
 		"unknown":            {[]string{"DEMO_Z=1", "DEMO_COLOUR=red"}, "DEMO_COLOUR DEMO_Z"},
 		"unknown file":       {[]string{"DEMO_COLOUR_FILE=/x"}, "DEMO_COLOUR_FILE"},
 		"file that is away":  {[]string{"JWT_SECRET_FILE=" + missing}, "JWT_SECRET_FILE"},
+		"misspelt key":       {[]string{"CURVE_KEYFILE=x"}, "CURVE_KEYFILE"},
 		"public bind":        {[]string{"DEMO_ADDR=0.0.0.0"}, "DEMO_ADDR"},
 		"public health":      {[]string{"ZMQ_HEALTH=tcp://*:5555"}, "ZMQ_HEALTH"},
 		"public metrics":     {[]string{"METRICS_ADDR=:9464"}, "METRICS_ADDR"},
@@ -143,6 +144,46 @@ func TestSettingsFromFiles(t *testing.T) {
 	}
 }
 
+// An empty key file must not mean that nothing is encrypted.
+func TestEmptyKeyFileIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := defaults()
+	if err := Load(&d, []string{"CURVE_KEY_FILE=" + path}, "DEMO_"); fault.KindOf(err) != fault.Invalid || err == nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A key that everybody may read and a list that everybody may change are refused.
+func TestOpenFilesAreRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("hush"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		setting string
+		mode    os.FileMode
+		good    bool
+	}{
+		{"CURVE_KEY", 0o600, true}, {"CURVE_KEY", 0o640, true}, {"CURVE_KEY", 0o644, false}, {"CURVE_KEY", 0o602, false},
+		{"CURVE_PEERS", 0o644, true}, {"CURVE_PEERS", 0o646, false}, {"JWT_SECRET", 0o644, true},
+	} {
+		if err := os.Chmod(path, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		d := defaults()
+		err := Load(&d, []string{c.setting + "_FILE=" + path}, "DEMO_")
+		if c.good != (err == nil) {
+			t.Errorf("%s of mode %v: %v", c.setting, c.mode, err)
+		}
+		if err != nil && (len(fault.FieldsOf(err)) != 1 || fault.FieldsOf(err)[0].Name != c.setting+"_FILE" || strings.Contains(err.Error(), "hush")) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func TestPublicBinds(t *testing.T) {
 	for addr, public := range map[string]bool{
 		"": false, "127.0.0.1": false, "127.0.0.1:80": false, "10.0.1.10:80": false, "tcp://127.0.0.1:5557": false, "[::1]:80": false, "::1": false,
@@ -170,18 +211,18 @@ func TestSettingsDescribeThemselves(t *testing.T) {
 		byName[s.Name] = s
 		order = append(order, s.Name)
 	}
-	want := "INSTANCE_ID LOG_LEVEL ZMQ_HEALTH METRICS_ADDR ZMQ_CONTROL STATSD_ADDR ALLOW_PUBLIC_BIND PORT DEMO_ADDR DEMO_BINDS JWT_SECRET DEMO_WORKERS DEMO_SIZE DEMO_WAIT DEMO_ON"
+	want := "INSTANCE_ID LOG_LEVEL ZMQ_HEALTH METRICS_ADDR ZMQ_CONTROL STATSD_ADDR ALLOW_PUBLIC_BIND CURVE_KEY CURVE_PEERS PORT DEMO_ADDR DEMO_BINDS JWT_SECRET DEMO_WORKERS DEMO_SIZE DEMO_WAIT DEMO_ON"
 	if got := strings.Join(order, " "); got != want {
 		t.Errorf("settings are %s", got)
 	}
 	for name, want := range map[string]Setting{
-		"PORT":         {"PORT", "3000", "the port", false, false},
-		"DEMO_ADDR":    {"DEMO_ADDR", "127.0.0.1", "where it listens", false, true},
-		"JWT_SECRET":   {"JWT_SECRET", "hush", "the secret", true, false},
-		"DEMO_WORKERS": {"DEMO_WORKERS", "a,b", "endpoints", false, false},
-		"DEMO_SIZE":    {"DEMO_SIZE", "64MiB", "a size", false, false},
-		"DEMO_WAIT":    {"DEMO_WAIT", "1s", "a time", false, false},
-		"LOG_LEVEL":    {"LOG_LEVEL", "INFO", byName["LOG_LEVEL"].Meaning, false, false},
+		"PORT":         {Name: "PORT", Value: "3000", Meaning: "the port"},
+		"DEMO_ADDR":    {Name: "DEMO_ADDR", Value: "127.0.0.1", Meaning: "where it listens", Bind: true},
+		"JWT_SECRET":   {Name: "JWT_SECRET", Value: "hush", Meaning: "the secret", Secret: true},
+		"DEMO_WORKERS": {Name: "DEMO_WORKERS", Value: "a,b", Meaning: "endpoints"},
+		"DEMO_SIZE":    {Name: "DEMO_SIZE", Value: "64MiB", Meaning: "a size"},
+		"DEMO_WAIT":    {Name: "DEMO_WAIT", Value: "1s", Meaning: "a time"},
+		"LOG_LEVEL":    {Name: "LOG_LEVEL", Value: "INFO", Meaning: byName["LOG_LEVEL"].Meaning},
 	} {
 		if byName[name] != want {
 			t.Errorf("%+v, want %+v", byName[name], want)
@@ -189,6 +230,9 @@ func TestSettingsDescribeThemselves(t *testing.T) {
 	}
 	if !byName["METRICS_ADDR"].Bind || !byName["ZMQ_HEALTH"].Bind {
 		t.Error("the addresses every service listens on are not marked")
+	}
+	if !byName["ZMQ_CONTROL"].Connect || !byName["CURVE_KEY"].Secret || !byName["CURVE_KEY"].Private || !byName["CURVE_PEERS"].Guarded {
+		t.Error("what keys and connections need is not marked")
 	}
 }
 

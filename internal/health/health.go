@@ -20,6 +20,7 @@ import (
 
 	"eventspine/internal/config"
 	"eventspine/internal/fault"
+	"eventspine/internal/keyring"
 	"eventspine/internal/status"
 	"eventspine/internal/zmq"
 )
@@ -49,20 +50,20 @@ type Server struct {
 }
 
 // Listen binds the health socket and the metrics address of c, so that both are known before
-// anything runs. An empty address binds nothing. Errors are of kind Unavailable when an
+// anything runs. An empty address binds nothing. keys are nil without CURVE. Errors are of kind Unavailable when an
 // address is taken, Invalid when it makes no sense.
-func Listen(ctx context.Context, c *config.Common, reg *prometheus.Registry) (*Server, error) {
+func Listen(ctx context.Context, c *config.Common, keys *keyring.Ring, reg *prometheus.Registry) (*Server, error) {
 	const op = "listen for health checks"
 	s := &Server{common: c, reg: reg}
 	if c.Service != "" && len(c.Control) > 0 {
 		var err error
-		s.status, err = status.New(status.Options{Service: c.Service, Instance: c.InstanceID, Brokers: c.Control, Figures: reg, Log: c.Log})
+		s.status, err = status.New(status.Options{Service: c.Service, Instance: c.InstanceID, Brokers: c.Control, Figures: reg, Log: c.Log, Curve: keys.Client()})
 		if err != nil {
 			return nil, err
 		}
 	}
 	if c.Health != "" {
-		s.rep = zmq.New(zmq.Rep, zmq.Options{Monitor: zmq.LogMonitor(c.Log)})
+		s.rep = zmq.New(zmq.Rep, zmq.Options{Curve: keys.Server("health"), Monitor: zmq.LogMonitor(c.Log)})
 		at, err := s.rep.Bind(ctx, c.Health)
 		if err != nil {
 			return nil, errors.Join(fault.E(op+" on ZMQ_HEALTH", fault.KindOf(err), err), s.Close())

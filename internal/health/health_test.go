@@ -35,7 +35,7 @@ func serve(t *testing.T, checks ...Check) *Server {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "eventspine_test_things_total"}, func() float64 { return 7 }))
-	s, err := Listen(t.Context(), common(), reg)
+	s, err := Listen(t.Context(), common(), nil, reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestListenErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := common()
 			c.change(cfg)
-			_, err := Listen(t.Context(), cfg, prometheus.NewRegistry())
+			_, err := Listen(t.Context(), cfg, nil, prometheus.NewRegistry())
 			if err == nil || fault.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.names) {
 				t.Errorf("got %v of kind %s, want kind %s naming %s", err, fault.KindOf(err), c.kind, c.names)
 			}
@@ -170,7 +170,7 @@ func TestListenErrors(t *testing.T) {
 }
 
 func TestNothingToServe(t *testing.T) {
-	s, err := Listen(t.Context(), &config.Common{Log: slog.New(slog.DiscardHandler)}, prometheus.NewRegistry())
+	s, err := Listen(t.Context(), &config.Common{Log: slog.New(slog.DiscardHandler)}, nil, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestItRegistersWithTheControlPlane(t *testing.T) {
 	}
 	c := common()
 	c.Service, c.InstanceID, c.Control = "demo", "demo-7", []string{b.Endpoint()}
-	s, err := Listen(t.Context(), c, prometheus.NewRegistry())
+	s, err := Listen(t.Context(), c, nil, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestItRegistersWithTheControlPlane(t *testing.T) {
 func TestANameThatIsNoneIsRefused(t *testing.T) {
 	c := common()
 	c.Service, c.InstanceID, c.Control = "demo", "two\nlines", []string{"tcp://127.0.0.1:1"}
-	if _, err := Listen(t.Context(), c, prometheus.NewRegistry()); fault.KindOf(err) != fault.Invalid {
+	if _, err := Listen(t.Context(), c, nil, prometheus.NewRegistry()); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("got %v", err)
 	}
 }

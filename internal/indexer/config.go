@@ -16,7 +16,7 @@ type Config struct {
 	Replicas    int           `env:"ES_REPLICAS" doc:"copies of each new index on other nodes of Elasticsearch"`
 	Refresh     time.Duration `env:"ES_REFRESH" doc:"how long it may take until an indexed event is found by a search"`
 	Timeout     time.Duration `env:"ES_TIMEOUT" doc:"how long one request to Elasticsearch may take"`
-	Proxies     []string      `env:"ZMQ_PROXY_XPUB" doc:"XPUB endpoints of the proxies, one each"`
+	Proxies     []string      `env:"ZMQ_PROXY_XPUB" doc:"XPUB endpoints of the proxies, one each" kind:"connect"`
 	BatchEvents int           `env:"INDEXER_BATCH_EVENTS" doc:"events that make a batch; more go together when the indexer is behind"`
 	Flush       time.Duration `env:"INDEXER_FLUSH_INTERVAL" doc:"how long an event waits for its batch to fill"`
 	QueueEvents int           `env:"INDEXER_QUEUE_EVENTS" doc:"events that may wait for Elasticsearch in memory"`

@@ -13,6 +13,7 @@ import (
 	"eventspine/internal/fanout"
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
+	"eventspine/internal/keyring"
 	"eventspine/internal/quiet"
 	"eventspine/internal/retry"
 	"eventspine/internal/telemetry"
@@ -51,17 +52,20 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 	d := &Deps{queue: newQueue(c.QueueEvents, int(c.QueueBytes))}
 	reg := telemetry.NewRegistry()
 	d.m = newMetrics(reg, d.queue)
-	var err error
+	keys, err := keyring.Open(&c, reg)
+	if err != nil {
+		return nil, err
+	}
 	d.archive, err = archive.New(archive.Options{URLs: c.ESHosts, Index: c.Index, Replicas: c.Replicas, Refresh: c.Refresh, Timeout: c.Timeout, Log: log})
 	if err != nil {
 		return nil, err
 	}
 	d.sub, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.Proxies, Topics: []string{""},
-		ZMQ: zmq.Options{RcvHWM: c.RcvHWM}, Log: log, Metrics: reg})
+		ZMQ: zmq.Options{RcvHWM: c.RcvHWM, Curve: keys.Client()}, Log: log, Metrics: reg})
 	if err != nil {
 		return nil, err
 	}
-	if d.health, err = health.Listen(ctx, &c.Common, reg); err != nil {
+	if d.health, err = health.Listen(ctx, &c.Common, keys, reg); err != nil {
 		return nil, errors.Join(err, d.sub.Close(ctx))
 	}
 	return d, nil

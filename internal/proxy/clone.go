@@ -8,6 +8,7 @@ import (
 
 	"eventspine/internal/clone"
 	"eventspine/internal/fault"
+	"eventspine/internal/keyring"
 )
 
 // stateFile is where the clone's state is kept, below PROXY_DATA_DIR.
@@ -36,12 +37,12 @@ func (c *Config) validateClone() (wrong []fault.Field) {
 }
 
 // openClone binds the server of the live rules.
-func (d *Deps) openClone(ctx context.Context, c *Config, reg prometheus.Registerer) (err error) {
+func (d *Deps) openClone(ctx context.Context, c *Config, keys *keyring.Ring, reg prometheus.Registerer) (err error) {
 	if c.CloneSnapshot == "" {
 		return nil
 	}
 	o := clone.ServerOptions{Endpoints: clone.Endpoints{Snapshot: c.CloneSnapshot, Updates: c.CloneUpdates, Changes: c.CloneChanges},
-		Metrics: reg, Log: c.Log}
+		Curve: keys.Server("clone"), Metrics: reg, Log: c.Log}
 	if c.DataDir != "" {
 		o.File = filepath.Join(c.DataDir, stateFile)
 	}

@@ -12,6 +12,7 @@ import (
 	"eventspine/internal/clone"
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
+	"eventspine/internal/keyring"
 	"eventspine/internal/mdp"
 	"eventspine/internal/quiet"
 	"eventspine/internal/telemetry"
@@ -60,45 +61,49 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 	if wrong := c.Validate(); len(wrong) > 0 {
 		return nil, fault.BadFields("open proxy", wrong...)
 	}
-	d := &Deps{
-		front: zmq.New(zmq.XSub, zmq.Options{RcvHWM: c.RcvHWM, Monitor: zmq.LogMonitor(log)}),
-		back: zmq.New(zmq.XPub, zmq.Options{SndHWM: c.SndHWM, SndBytes: int(c.SndBytes), Linger: drainTime,
-			Monitor: zmq.LogMonitor(log)}),
-	}
 	reg := telemetry.NewRegistry()
+	keys, err := keyring.Open(&c, reg)
+	if err != nil {
+		return nil, err
+	}
+	d := &Deps{
+		front: zmq.New(zmq.XSub, zmq.Options{RcvHWM: c.RcvHWM, Curve: keys.Server("publishers"), Monitor: zmq.LogMonitor(log)}),
+		back: zmq.New(zmq.XPub, zmq.Options{SndHWM: c.SndHWM, SndBytes: int(c.SndBytes), Linger: drainTime,
+			Curve: keys.Server("subscribers"), Monitor: zmq.LogMonitor(log)}),
+	}
 	d.m = newMetrics(reg, d.front, d.back)
 	if err := d.front.Subscribe(""); err != nil { // so that a subscription is in effect as soon as it is here
 		return nil, d.abandon("", err)
 	}
-	var err error
 	if d.xsub, err = d.front.Bind(ctx, c.XSubBind); err != nil {
 		return nil, d.abandon("ZMQ_PROXY_XSUB_BIND", err)
 	}
 	if d.xpub, err = d.back.Bind(ctx, c.XPubBind); err != nil {
 		return nil, d.abandon("ZMQ_PROXY_XPUB_BIND", err)
 	}
-	if err := d.openControl(ctx, &c, reg); err != nil {
+	if err := d.openControl(ctx, &c, keys, reg); err != nil {
 		return nil, d.abandon("ZMQ_CONTROL_BIND", err)
 	}
-	if err := d.openClone(ctx, &c, reg); err != nil {
+	if err := d.openClone(ctx, &c, keys, reg); err != nil {
 		return nil, d.abandon("", err)
 	}
-	if d.health, err = health.Listen(ctx, &c.Common, reg); err != nil {
+	if d.health, err = health.Listen(ctx, &c.Common, keys, reg); err != nil {
 		return nil, d.abandon("", err)
 	}
 	return d, nil
 }
 
 // openControl binds the control plane. Where ZMQ_CONTROL names none, the proxy registers with its own.
-func (d *Deps) openControl(ctx context.Context, c *Config, reg prometheus.Registerer) (err error) {
+func (d *Deps) openControl(ctx context.Context, c *Config, keys *keyring.Ring, reg prometheus.Registerer) (err error) {
 	if c.ControlBind == "" {
 		return nil
 	}
-	if d.control, err = mdp.Listen(ctx, c.ControlBind, mdp.BrokerOptions{Metrics: reg, Log: c.Log}); err != nil {
+	if d.control, err = mdp.Listen(ctx, c.ControlBind, mdp.BrokerOptions{Curve: keys.Server("control"), Metrics: reg, Log: c.Log}); err != nil {
 		return err
 	}
 	if len(c.Control) == 0 {
 		c.Control = []string{d.Control()}
+		keys.Own(d.Control())
 	}
 	return nil
 }

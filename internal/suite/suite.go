@@ -67,6 +67,14 @@ func (c *Config) Servers(redisURL, esURL, secret string) {
 	c.API.JWTSecret, c.Bridge.JWTSecret = secret, secret
 }
 
+// Curve gives every service this key and this list of peers, as CURVE_KEY and CURVE_PEERS have them:
+// they are one process.
+func (c *Config) Curve(key, peers string) {
+	for _, n := range c.named() {
+		n.common.CurveKey, n.common.CurvePeers = key, peers
+	}
+}
+
 // Logger makes every service write to log, under its own name.
 func (c *Config) Logger(log *slog.Logger) {
 	for _, n := range c.named() {
@@ -97,6 +105,7 @@ type Suite struct {
 	XSub, XPub  string   // the proxy's endpoints
 	Clone       []string // where the live rules are: snapshots, updates, changes; empty: nowhere
 	Control     string   // the proxy's control plane; empty: none
+	Health      []string // the endpoints that answer PING
 
 	stages []stage // in the order of the data
 }
@@ -158,6 +167,11 @@ func (s *Suite) open(ctx context.Context, c Config) error {
 		return fmt.Errorf("bridge: %w", err)
 	}
 	s.Bridge = b.Addr()
+	for _, at := range []string{a.Health(), w.Health(), p.Health(), i.Health(), b.Health()} {
+		if at != "" {
+			s.Health = append(s.Health, at)
+		}
+	}
 	s.stages = append(s.stages, stage{"bridge", func(ctx context.Context) error { return bridge.Run(ctx, c.Bridge, b) }})
 	return nil
 }

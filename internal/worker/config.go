@@ -13,14 +13,14 @@ import (
 type Config struct {
 	config.Common
 	Bind     string       `env:"ZMQ_PROCESSING_BIND" doc:"endpoint where producers push events (PULL)" kind:"bind"`
-	XSub     []string     `env:"ZMQ_PROXY_XSUB" doc:"endpoints that events are published to, one per proxy"`
-	XPub     []string     `env:"ZMQ_PROXY_XPUB" doc:"endpoints that changes of users are heard from, one per proxy"`
+	XSub     []string     `env:"ZMQ_PROXY_XSUB" doc:"endpoints that events are published to, one per proxy" kind:"connect"`
+	XPub     []string     `env:"ZMQ_PROXY_XPUB" doc:"endpoints that changes of users are heard from, one per proxy" kind:"connect"`
 	RedisURL string       `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster" kind:"secret"`
 	RcvHWM   int          `env:"WORKER_RCVHWM" doc:"messages of one producer that may wait; more wait at the producer"`
 	RcvBytes config.Bytes `env:"WORKER_RCVBYTES" doc:"bytes of one producer that may wait; more wait at the producer"`
 
 	Rules       string        `env:"WORKER_RULES" doc:"YAML file of filter and transform rules; empty: the built-in ones, as in rules.example.yaml"`
-	Clone       []string      `env:"ZMQ_CLONE" doc:"endpoints of the live rules in the proxy, for snapshots, updates and changes, or tcp://host:port when they are on three ports in a row; live rules take the place of WORKER_RULES while there are any; empty: none"`
+	Clone       []string      `env:"ZMQ_CLONE" doc:"endpoints of the live rules in the proxy, for snapshots, updates and changes, or tcp://host:port when they are on three ports in a row; live rules take the place of WORKER_RULES while there are any; empty: none" kind:"connect"`
 	Deliverable []string      `env:"WORKER_DELIVERABLE" doc:"categories that go to browsers and can be replayed to them"`
 	UserTTL     time.Duration `env:"WORKER_USER_TTL" doc:"how long metadata of a user is cached at most"`
 	UserCache   int           `env:"WORKER_USER_CACHE" doc:"users whose metadata is cached"`

@@ -9,6 +9,7 @@ import (
 
 	"eventspine/internal/clone"
 	"eventspine/internal/fault"
+	"eventspine/internal/keyring"
 	"eventspine/internal/rules"
 	"eventspine/internal/rules/live"
 )
@@ -29,14 +30,14 @@ type liveRules struct {
 }
 
 // openClone makes the client of the live rules, where ZMQ_CLONE names a server.
-func (d *Deps) openClone(c *Config, own *rules.Set, reg prometheus.Registerer) error {
+func (d *Deps) openClone(c *Config, own *rules.Set, keys *keyring.Ring, reg prometheus.Registerer) error {
 	if len(c.Clone) == 0 {
 		return nil
 	}
 	l := &liveRules{own: own, use: d.processor.rules.Store, m: d.m, log: c.Log}
 	at, err := clone.ParseEndpoints(c.Clone)
 	if err == nil {
-		l.client, err = clone.Dial(clone.ClientOptions{Endpoints: at, Subtree: live.Subtree, Changed: l.changed, Metrics: reg, Log: c.Log})
+		l.client, err = clone.Dial(clone.ClientOptions{Endpoints: at, Subtree: live.Subtree, Changed: l.changed, Curve: keys.Client(), Metrics: reg, Log: c.Log})
 	}
 	if err != nil {
 		return fault.E("ZMQ_CLONE", fault.KindOf(err), err)

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strconv"
 	"time"
 
@@ -49,7 +48,7 @@ func (o *outputs) mark(m mark) {
 }
 
 // open binds the optional outputs.
-func (o *outputs) open(ctx context.Context, c *Config, log *slog.Logger) error {
+func (o *outputs) open(ctx context.Context, c *Config, keys *zmq.CurveOptions) error {
 	for _, out := range []struct {
 		setting, endpoint string
 		typ               zmq.Type
@@ -58,7 +57,7 @@ func (o *outputs) open(ctx context.Context, c *Config, log *slog.Logger) error {
 		if out.endpoint == "" {
 			continue
 		}
-		*out.socket = zmq.New(out.typ, zmq.Options{SndHWM: 100_000, Monitor: zmq.LogMonitor(log)})
+		*out.socket = zmq.New(out.typ, zmq.Options{SndHWM: 100_000, Curve: keys, Monitor: zmq.LogMonitor(c.Log)})
 		if _, err := (*out.socket).Bind(ctx, out.endpoint); err != nil {
 			return fault.E("bind "+out.setting, fault.KindOf(err), err)
 		}

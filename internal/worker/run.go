@@ -16,6 +16,7 @@ import (
 	"eventspine/internal/health"
 	"eventspine/internal/ingest"
 	"eventspine/internal/journal"
+	"eventspine/internal/keyring"
 	"eventspine/internal/profile"
 	"eventspine/internal/quiet"
 	"eventspine/internal/rdb"
@@ -89,17 +90,21 @@ func (d *Deps) open(ctx context.Context, c *Config) error {
 	reg := telemetry.NewRegistry()
 	d.m, d.intake, d.redis = newMetrics(reg), newIntake(), quiet.NewDependency("redis", c.Log)
 	d.m.waiting(reg, d.intake)
+	keys, err := keyring.Open(c, reg)
+	if err != nil {
+		return err
+	}
 	if err := d.openRedis(c, reg); err != nil {
 		return err
 	}
-	if err := d.openSockets(ctx, c, reg); err != nil {
+	if err := d.openSockets(ctx, c, keys, reg); err != nil {
 		return err
 	}
 	d.assemble(c, set)
-	if err := d.openClone(c, set, reg); err != nil {
+	if err := d.openClone(c, set, keys, reg); err != nil {
 		return err
 	}
-	d.health, err = health.Listen(ctx, &c.Common, reg)
+	d.health, err = health.Listen(ctx, &c.Common, keys, reg)
 	return err
 }
 
@@ -119,25 +124,26 @@ func (d *Deps) openRedis(c *Config, reg prometheus.Registerer) error {
 }
 
 // openSockets binds and connects all but the health sockets.
-func (d *Deps) openSockets(ctx context.Context, c *Config, reg prometheus.Registerer) (err error) {
+func (d *Deps) openSockets(ctx context.Context, c *Config, keys *keyring.Ring, reg prometheus.Registerer) (err error) {
 	if d.statsd, err = telemetry.OpenStatsd(c.Statsd); err != nil {
 		return err
 	}
 	d.out = &outputs{statsd: d.statsd, m: d.m, clock: func() int64 { return time.Now().UnixMilli() }}
 	d.closers = append(d.closers, d.out.close)
-	if d.out.proxies, err = fanout.NewPublisher(fanout.Options{Endpoints: c.XSub, Log: c.Log, Metrics: reg}); err != nil {
+	if d.out.proxies, err = fanout.NewPublisher(fanout.Options{Endpoints: c.XSub, ZMQ: zmq.Options{Curve: keys.Client()}, Log: c.Log, Metrics: reg}); err != nil {
 		return fault.E("ZMQ_PROXY_XSUB", fault.KindOf(err), err)
 	}
-	if err := d.out.open(ctx, c, c.Log); err != nil {
+	if err := d.out.open(ctx, c, keys.Server("output")); err != nil {
 		return err
 	}
-	d.changes, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.XPub, Topics: []string{event.TopicUser}, Log: c.Log, Metrics: reg})
+	d.changes, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.XPub, Topics: []string{event.TopicUser},
+		ZMQ: zmq.Options{Curve: keys.Client()}, Log: c.Log, Metrics: reg})
 	if err != nil {
 		return fault.E("ZMQ_PROXY_XPUB", fault.KindOf(err), err)
 	}
 	d.closers = append(d.closers, d.changes.Close)
 	d.receiver, err = ingest.Listen(ctx, c.Bind, ingest.ReceiverOptions{Log: c.Log, Metrics: reg,
-		ZMQ: zmq.Options{RcvHWM: c.RcvHWM, RcvBytes: int(c.RcvBytes)}})
+		ZMQ: zmq.Options{RcvHWM: c.RcvHWM, RcvBytes: int(c.RcvBytes), Curve: keys.Server("events")}})
 	if err != nil {
 		return fault.E("bind ZMQ_PROCESSING_BIND", fault.KindOf(err), err)
 	}

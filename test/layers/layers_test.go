@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"internal/status"},
 	{"internal/mdp", "internal/clone"},
 	{"internal/pirate"},
-	{"internal/rules"},
+	{"internal/rules", "internal/keyring"},
 	{"internal/zmq", "internal/socketio"},
 	{"internal/retry", "internal/telemetry", "internal/quiet"},
 	{"internal/run"},
