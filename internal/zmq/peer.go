@@ -42,9 +42,12 @@ type peer struct {
 
 	// Guarded by s.mu.
 	live     bool
-	idle     bool // the writer sleeps
+	idle     bool          // nobody writes: the writer sleeps
+	claimed  bool          // a sender writes in its place
+	begun    bool          // that sender leaves the rest of the batch to the writer
+	wrote    time.Duration // when the last batch was taken by the network
 	out      queue[item]
-	outMsgs  int   // queued and in the writer's hands
+	outMsgs  int   // queued and in the hands of whoever writes
 	outBytes int64 // likewise
 	control  []byte
 	ping     []byte // our newest unsent PING
@@ -54,6 +57,12 @@ type peer struct {
 	dropped  uint64
 	mark     uint64 // stamp of the newest message published to it
 	subBytes int64  // memory its subscriptions take
+
+	// Of whoever writes.
+	batch  []item // that the network is to take now
+	head   []byte // control frames before it
+	before int64  // bytes that those take on the wire
+	taken  int64  // bytes of both that the network has taken
 
 	// Guarded by s.in.mu.
 	queued    queue[Msg]
@@ -144,9 +153,14 @@ func (p *peer) push(it item) {
 	p.rouse()
 }
 
+// rouse sees to it that what is queued gets written: by the sender who queues it, or by the
+// writer. s.mu is held.
 func (p *peer) rouse() {
-	if p.idle {
-		p.idle = false
+	if !p.idle {
+		return
+	}
+	p.idle = false
+	if !p.s.claim(p) {
 		p.wake <- struct{}{}
 	}
 }
@@ -165,59 +179,101 @@ func (p *peer) command(b []byte) {
 // write is the writer's loop: it takes what is queued, writes it at once, and sleeps when
 // there is nothing.
 func (p *peer) write() error {
-	batch := make([]item, 0, 64)
-	var control []byte
-	for {
-		var ok bool
-		if batch, control, ok = p.take(batch, control); !ok {
-			return nil
-		}
-		extra := p.conn.AppendRaw(control)
-		for i := range batch {
-			p.conn.Append(batch[i].msg)
-		}
-		if n, err := p.conn.Flush(); err != nil {
-			p.giveBack(batch, n-extra)
+	for p.take() {
+		n, err := p.conn.Flush()
+		p.taken += n
+		if err != nil {
+			p.s.mu.Lock()
+			defer p.s.mu.Unlock()
+			p.giveBack()
 			return err
 		}
 	}
+	return nil
 }
 
-// take accounts for the batch that was written and waits for the next one.
-func (p *peer) take(written []item, control []byte) (batch []item, ctl []byte, ok bool) {
+// take accounts for the batch that was written and waits for the next one, which it prepares.
+// False when the connection has ended.
+func (p *peer) take() bool {
 	s := p.s
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(written) > 0 {
-		p.account(written)
-		clear(written)
-		s.roomMade()
-	}
-	batch = written[:0]
-	for {
-		if p.ended() {
-			return nil, nil, false
-		}
-		if p.out.len() > 0 || len(p.control) > 0 || p.pong != nil || p.ping != nil {
-			break
-		}
+	p.settle()
+	for !p.ended() && !p.begun && !p.pending() {
 		p.idle = true
-		s.mu.Unlock()
-		select {
-		case <-p.wake:
-		case <-p.gone:
-		}
-		s.mu.Lock()
-		p.idle = false
+		p.rest()
 	}
-	ctl = append(append(append(control[:0], p.control...), p.pong...), p.ping...)
+	if p.ended() {
+		if p.begun {
+			p.giveBack()
+		}
+		s.mu.Unlock()
+		return false
+	}
+	if p.begun {
+		p.begun = false
+		s.mu.Unlock()
+		return true
+	}
+	p.load()
+	s.mu.Unlock()
+	p.encode()
+	return true
+}
+
+// rest sleeps, with s.mu held before and after, until there is something to write, or the
+// connection has ended and no sender writes any more.
+func (p *peer) rest() {
+	p.s.mu.Unlock()
+	select {
+	case <-p.wake:
+	case <-p.gone:
+	}
+	p.s.mu.Lock()
+	if p.claimed {
+		p.s.mu.Unlock()
+		<-p.wake
+		p.s.mu.Lock()
+	}
+	p.idle = false
+}
+
+// pending reports whether something is queued. s.mu is held.
+func (p *peer) pending() bool {
+	return p.out.len() > 0 || len(p.control) > 0 || p.pong != nil || p.ping != nil
+}
+
+// load takes the next batch from the queues. s.mu is held.
+func (p *peer) load() {
+	p.head = append(append(append(p.head[:0], p.control...), p.pong...), p.ping...)
 	p.control, p.pong, p.ping = p.control[:0], nil, nil
-	for bytes := int64(0); p.out.len() > 0 && bytes < writeChunk && len(batch) < writeBatch; {
+	p.batch, p.taken = p.batch[:0], 0
+	for bytes := int64(0); p.out.len() > 0 && bytes < writeChunk && len(p.batch) < writeBatch; {
 		it := p.out.pop()
 		bytes += it.size
-		batch = append(batch, it)
+		p.batch = append(p.batch, it)
 	}
-	return batch, ctl, true
+}
+
+func (p *peer) encode() {
+	p.before = p.conn.AppendRaw(p.head)
+	for i := range p.batch {
+		p.conn.Append(p.batch[i].msg)
+	}
+}
+
+// settle books the batch, which the network has taken. s.mu is held.
+func (p *peer) settle() {
+	if p.begun {
+		return
+	}
+	p.wrote = time.Since(p.since)
+	if len(p.batch) == 0 {
+		return
+	}
+	p.account(p.batch)
+	clear(p.batch)
+	p.batch = p.batch[:0]
+	p.s.roomMade()
 }
 
 // account books messages that the kernel has taken. s.mu is held.
@@ -230,21 +286,21 @@ func (p *peer) account(written []item) {
 	p.s.count.sent += uint64(len(written))
 }
 
-// giveBack sorts a batch whose write failed after n bytes: whole messages among them are
-// sent, the others go back to the queue's head.
-func (p *peer) giveBack(batch []item, n int64) {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
+// giveBack sorts a batch whose write failed: whole messages that the network has taken are sent,
+// the others go back to the queue's head. s.mu is held.
+func (p *peer) giveBack() {
+	n := p.taken - p.before
 	done := 0
-	for ; done < len(batch); done++ {
-		if n -= p.conn.WireSize(batch[done].msg); n < 0 {
+	for ; done < len(p.batch); done++ {
+		if n -= p.conn.WireSize(p.batch[done].msg); n < 0 {
 			break
 		}
 	}
-	p.account(batch[:done])
-	for i := len(batch) - 1; i >= done; i-- {
-		p.out.pushFront(batch[i])
+	p.account(p.batch[:done])
+	for i := len(p.batch) - 1; i >= done; i-- {
+		p.out.pushFront(p.batch[i])
 	}
+	p.batch, p.begun = nil, false
 }
 
 // read is the reader's loop: it hands over what has arrived, in batches as large as the

@@ -175,26 +175,26 @@ func (s *Socket) recvBatch(ctx context.Context, dst []Msg) ([]Msg, error) {
 // dropped. An error means that the proxy cannot go on.
 func (s *Socket) relay(ctx context.Context, batch []Msg) (messages, bytes uint64, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
+	s.claims.welcome = len(batch) <= directBatch
 	for _, m := range batch {
 		failed := s.sendLocked(newItem(m))
-		if errors.Is(failed, ErrWouldBlock) && s.typ != Router {
-			s.mu.Unlock()
+		if failed != nil && s.typ != Router && errors.Is(failed, ErrWouldBlock) {
+			s.unlock()
 			failed = s.Send(ctx, m)
 			s.mu.Lock()
 		}
+		if failed == nil {
+			messages++
+			bytes += volume(m)
+			continue
+		}
 		switch fault.KindOf(failed) {
 		case fault.Overloaded, fault.NotFound, fault.Invalid, fault.TooLarge: // this message only
-			s.count.dropped++
-			continue
-		}
-		if failed != nil {
-			s.count.dropped++
+		default:
 			err = failed
-			continue
 		}
-		messages++
-		bytes += volume(m)
+		s.count.dropped++
 	}
 	return messages, bytes, err
 }

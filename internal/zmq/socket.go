@@ -45,6 +45,7 @@ type Socket struct {
 	waiters   int           // Sends that wait for room
 	roomy     chan struct{} // closed to wake them
 	marks     uint64        // stamp of the newest published message
+	claims    claims
 	count     counters
 }
 
@@ -96,15 +97,15 @@ func (s *Socket) Send(ctx context.Context, m Msg) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s.mu.Lock()
+		s.lock()
 		err := s.sendLocked(it)
-		if !errors.Is(err, ErrWouldBlock) {
-			s.mu.Unlock()
+		if err == nil || !errors.Is(err, ErrWouldBlock) {
+			s.unlock()
 			return err
 		}
 		s.waiters++
 		roomy := s.roomy
-		s.mu.Unlock()
+		s.unlock()
 		select {
 		case <-roomy:
 		case <-ctx.Done():
@@ -119,8 +120,8 @@ func (s *Socket) TrySend(m Msg) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	return s.sendLocked(it)
 }
 
@@ -137,8 +138,8 @@ func (s *Socket) TrySendKey(key uint64, m Msg) error {
 		return err
 	}
 	it.key, it.keyed = key, true
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	return s.sendLocked(it)
 }
 

@@ -129,7 +129,7 @@ func (h *handshake) ask(metadata []byte) ([]byte, error) {
 		return nil, err
 	}
 	h.s.Peer = h.ServerKey
-	return h.s.openCommand("CurveZMQREADY---", ready)
+	return h.s.openCommand(nil, "CurveZMQREADY---", ready)
 }
 
 // initiate proves our long-term key by a vouch that is good for this connection only.
@@ -176,7 +176,7 @@ func (h *handshake) serve(metadata []byte) ([]byte, error) {
 		return nil, corrupt("INITIATE with another cookie")
 	}
 	h.s.agree(&their, h.secret, true)
-	plain, err := h.s.openCommand("CurveZMQINITIATE", initiate[cookieSize:])
+	plain, err := h.s.openCommand(nil, "CurveZMQINITIATE", initiate[cookieSize:])
 	if err != nil {
 		return nil, err
 	}

@@ -55,10 +55,15 @@ func (s *Session) Seal(dst []byte, flags byte, body []byte) []byte {
 // changed, or that is not newer than the one before, is an ErrProtocol, after which the
 // connection is of no more use.
 func (s *Session) Open(frame []byte) (flags byte, body []byte, err error) {
+	return s.OpenInto(nil, frame)
+}
+
+// OpenInto is Open that puts the body into mem if that has len(frame) - Overhead + 1 bytes.
+func (s *Session) OpenInto(mem, frame []byte) (flags byte, body []byte, err error) {
 	if len(frame) < Overhead || string(frame[:len(messageName)]) != messageName {
 		return 0, nil, corrupt("frame of %d bytes that is no MESSAGE", len(frame))
 	}
-	plain, err := s.openCommand(s.openAs, frame[len(messageName):])
+	plain, err := s.openCommand(mem, s.openAs, frame[len(messageName):])
 	if err != nil {
 		return 0, nil, err
 	}
@@ -69,12 +74,15 @@ func (s *Session) Open(frame []byte) (flags byte, body []byte, err error) {
 }
 
 // openCommand opens a counter and a box. Counters must grow, so that nothing comes twice.
-func (s *Session) openCommand(prefix string, b []byte) ([]byte, error) {
+func (s *Session) openCommand(mem []byte, prefix string, b []byte) ([]byte, error) {
 	n := binary.BigEndian.Uint64(b)
 	if n <= s.received {
 		return nil, corrupt("nonce %d after %d", n, s.received)
 	}
-	plain, ok := box.OpenAfterPrecomputation(make([]byte, 0, len(b)-shortNonce-tag), b[shortNonce:], counted(prefix, n), &s.shared)
+	if size := len(b) - shortNonce - tag; cap(mem) < size {
+		mem = make([]byte, 0, size)
+	}
+	plain, ok := box.OpenAfterPrecomputation(mem[:0], b[shortNonce:], counted(prefix, n), &s.shared)
 	if !ok {
 		return nil, corrupt("box does not open")
 	}

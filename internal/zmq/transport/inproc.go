@@ -138,9 +138,12 @@ func inprocPipe(addr inprocAddr) (one, two *inprocConn) {
 }
 
 func (c *inprocConn) Read(b []byte) (int, error)  { return c.in.read(b) }
-func (c *inprocConn) Write(b []byte) (int, error) { return c.out.write(b) }
-func (c *inprocConn) LocalAddr() net.Addr         { return c.addr }
-func (c *inprocConn) RemoteAddr() net.Addr        { return c.addr }
+func (c *inprocConn) Write(b []byte) (int, error) { return c.out.write(b, true) }
+
+// TryWrite writes what there is room for.
+func (c *inprocConn) TryWrite(b []byte) (int, error) { return c.out.write(b, false) }
+func (c *inprocConn) LocalAddr() net.Addr            { return c.addr }
+func (c *inprocConn) RemoteAddr() net.Addr           { return c.addr }
 
 // CloseWrite lets the other end read to the end.
 func (c *inprocConn) CloseWrite() error { c.out.end(io.EOF, io.ErrClosedPipe); return nil }
@@ -205,7 +208,8 @@ func (s *stream) read(b []byte) (int, error) {
 	return done, nil
 }
 
-func (s *stream) write(b []byte) (done int, err error) {
+// write waits for room for all of b, if it shall.
+func (s *stream) write(b []byte, wait bool) (done int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -219,6 +223,9 @@ func (s *stream) write(b []byte) (done int, err error) {
 		}
 		s.grow(len(b))
 		if s.n == len(s.buf) {
+			if !wait {
+				return done, nil
+			}
 			s.writers.moved.Wait()
 			continue
 		}

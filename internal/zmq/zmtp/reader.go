@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 
 	"eventspine/internal/zmq/curve"
 )
@@ -14,7 +15,10 @@ const (
 	flagLong    = 2
 	flagCommand = 4
 
-	growStep = 64 << 10 // a frame longer than this grows as its bytes come in
+	growStep   = 64 << 10 // a frame longer than this grows as its bytes come in
+	keepFrames = 64       // of a message; memory for more is not kept for the next one
+
+	sealing = uint64(curve.Overhead)
 )
 
 // Limits bound what a peer may send. Every one must be positive.
@@ -45,43 +49,62 @@ func NewReader(r *bufio.Reader, lim Limits) *Reader { return &Reader{r: r, lim: 
 // the Reader must not be used again.
 func (r *Reader) Next() (msg [][]byte, cmd *Command, err error) {
 	for {
-		flags, body, err := r.frame()
+		flags, one, err := r.frame()
 		if err != nil {
 			return nil, nil, err
 		}
 		if flags&flagCommand != 0 {
-			cmd, err := ParseCommand(body)
+			cmd, err := ParseCommand(one[0])
 			return nil, cmd, err
 		}
 		if flags&flagMore == 0 && !r.inside {
-			return [][]byte{body}, nil, nil
+			return one, nil, nil
 		}
-		r.frames = append(r.frames, body)
-		r.bytes += int64(len(body))
+		r.frames = append(r.frames, one[0])
+		r.bytes += int64(len(one[0]))
 		if r.inside = flags&flagMore != 0; !r.inside {
-			msg, r.frames, r.bytes = r.frames, nil, 0
+			msg = slices.Clone(r.frames)
+			clear(r.frames)
+			if r.frames, r.bytes = r.frames[:0], 0; cap(r.frames) > keepFrames {
+				r.frames = nil
+			}
 			return msg, nil, nil
 		}
 	}
 }
 
-// frame gives the next frame, opened when it is sealed.
-func (r *Reader) frame() (flags byte, body []byte, err error) {
+// frame gives the next frame as a message of one, opened when it is sealed.
+func (r *Reader) frame() (flags byte, one [][]byte, err error) {
 	flags, size, err := r.header()
 	if err != nil {
 		return 0, nil, err
 	}
-	if r.session == nil {
-		body, err = r.body(size, nil)
-		return flags, body, err
+	if r.session != nil {
+		return r.open(size)
 	}
+	if one = together(size); one == nil {
+		body, err := r.body(size, nil)
+		return flags, [][]byte{body}, err
+	}
+	if _, err = io.ReadFull(r.r, one[0]); err != nil {
+		return 0, nil, ended(err, true)
+	}
+	return flags, one, nil
+}
+
+// open is frame for a sealed one of size bytes.
+func (r *Reader) open(size uint64) (flags byte, one [][]byte, err error) {
 	if r.sealed, err = r.body(size, r.sealed); err != nil {
 		return 0, nil, err
 	}
-	inner, body, err := r.session.Open(r.sealed)
+	if one = together(max(size, sealing) - sealing + 1); one == nil {
+		one = make([][]byte, 1)
+	}
+	inner, body, err := r.session.OpenInto(one[0], r.sealed)
 	if err != nil {
 		return 0, nil, corrupt("%w", err)
 	}
+	one[0] = body
 	if cap(r.sealed) > readBufferSize {
 		r.sealed = nil
 	}
@@ -89,7 +112,7 @@ func (r *Reader) frame() (flags byte, body []byte, err error) {
 	if inner&curve.Command != 0 {
 		flags |= flagCommand
 	}
-	return flags, body, r.vet(flags, uint64(len(body)))
+	return flags, one, r.vet(flags, uint64(len(body)))
 }
 
 // header reads and vets flags and size, so that no memory is taken for what is refused.

@@ -21,11 +21,12 @@ type Writer struct {
 	vec  net.Buffers // segments to write, in order
 	keep net.Buffers // vec's backing array, as WriteTo consumes vec
 
-	session *curve.Session // seals the frames; nil: they go out plain
+	try     func([]byte) (int, error) // writes what is taken without waiting; nil: cannot
+	session *curve.Session            // seals the frames; nil: they go out plain
 }
 
 // NewWriter writes to w; a *net.TCPConn gets long frames by writev, without a copy.
-func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+func NewWriter(w io.Writer) *Writer { return &Writer{w: w, try: tryWriter(w)} }
 
 // Append adds a message. Its frames must not change before Flush returns.
 func (w *Writer) Append(msg [][]byte) {
@@ -88,7 +89,7 @@ func (w *Writer) cut() {
 func (w *Writer) Flush() (n int64, err error) {
 	if len(w.vec) == 0 {
 		var wrote int
-		wrote, err = w.w.Write(w.buf)
+		wrote, err = w.w.Write(w.buf[w.from:])
 		n = int64(wrote)
 	} else {
 		w.cut()
@@ -97,11 +98,33 @@ func (w *Writer) Flush() (n int64, err error) {
 		clear(w.keep)
 		w.vec = w.keep[:0]
 	}
+	w.empty()
+	return n, err
+}
+
+func (w *Writer) empty() {
 	w.buf, w.from = w.buf[:0], 0
 	if cap(w.buf) > 4*writerBuffer {
 		w.buf = nil
 	}
-	return n, err
+}
+
+// Direct reports whether TryFlush can write anything.
+func (w *Writer) Direct() bool { return w.try != nil }
+
+// TryFlush is Flush that never waits: what the connection does not take at once stays for the next
+// Flush, and done is false. It does not begin with long frames.
+func (w *Writer) TryFlush() (n int64, done bool, err error) {
+	if w.try == nil || len(w.vec) > 0 {
+		return 0, false, nil
+	}
+	wrote, err := w.try(w.buf[w.from:])
+	w.from += wrote
+	if err != nil || w.from < len(w.buf) {
+		return int64(wrote), false, err
+	}
+	w.empty()
+	return int64(wrote), true, nil
 }
 
 // WireSize is the number of bytes that msg takes on this connection.
