@@ -7,9 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +40,7 @@ type Options struct {
 	Proxies int      // 0 means 1
 	Redis   string   // URL; empty: the embedded one
 	ES      string   // URL; empty: the embedded one
+	Curve   bool     // every process has a key and the list of all, made by eventspine keygen
 	Env     []string // NAME=VALUE for every process
 }
 
@@ -52,6 +55,7 @@ type System struct {
 	Clone                []string          // the first proxy's, for live rules: snapshots, updates, changes
 	Ready                map[string]string // /readyz by process name
 	Ping                 map[string]string // health endpoint by process name
+	Keys                 string            // directory of the keys, NAME.key of each process and operator.key, and of the list, peers; empty: no CURVE
 
 	ports   []int
 	closers []func() error
@@ -123,6 +127,9 @@ func (s *System) start(ctx context.Context, o Options) error {
 		s.WorkerEndpoints = append(s.WorkerEndpoints, s.endpoint())
 	}
 	s.APIURL, s.BridgeURL = "http://"+s.address(), "http://"+s.address()
+	if err := s.settle(ctx, o); err != nil {
+		return err
+	}
 	return s.launch(o)
 }
 
@@ -145,14 +152,48 @@ func (s *System) servers(ctx context.Context, o Options) error {
 	return nil
 }
 
+// places are the names of the processes, and the ZeroMQ endpoints where each listens.
+func (s *System) places() (names []string, at map[string][]string) {
+	at = map[string][]string{"api-1": nil, "indexer-1": nil, "bridge-1": nil}
+	for i, endpoint := range s.WorkerEndpoints {
+		at[fmt.Sprintf("worker-%d", i+1)] = []string{endpoint}
+	}
+	for i := range s.XSub {
+		at[fmt.Sprintf("proxy-%d", i+1)] = []string{s.XSub[i], s.XPub[i], s.Control[i]}
+	}
+	at["proxy-1"] = append(at["proxy-1"], s.Clone...)
+	return slices.Sorted(maps.Keys(at)), at
+}
+
+// settle chooses the ports that every process has, and makes the keys.
+func (s *System) settle(ctx context.Context, o Options) error {
+	names, at := s.places()
+	for _, name := range names {
+		s.Ready[name], s.Ping[name] = "http://"+s.address(), s.endpoint()
+	}
+	if !o.Curve {
+		return nil
+	}
+	s.Keys = filepath.Join(o.Dir, "keys")
+	args := []string{"keygen", "--dir", s.Keys, "operator"}
+	for _, name := range names {
+		args = append(args, name+"="+strings.Join(append(at[name], s.Ping[name]), ","))
+	}
+	if out, err := exec.CommandContext(ctx, filepath.Join(o.Bin, "eventspine"), args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("keygen: %w\n%s", err, out)
+	}
+	return nil
+}
+
 func (s *System) launch(o Options) error {
 	run := func(program, name string, env ...string) (*Process, error) {
-		metrics, ping := s.address(), s.endpoint()
-		s.Ready[name], s.Ping[name] = "http://"+metrics, ping
-		env = append(env, "INSTANCE_ID="+name, "METRICS_ADDR="+metrics, "ZMQ_HEALTH="+ping,
+		env = append(env, "INSTANCE_ID="+name, "METRICS_ADDR="+strings.TrimPrefix(s.Ready[name], "http://"), "ZMQ_HEALTH="+s.Ping[name],
 			"REDIS_URL="+s.Redis, "ES_HOST="+s.ES, "JWT_SECRET="+Secret,
 			"ZMQ_PROCESSING_HOST="+strings.Join(s.WorkerEndpoints, ","), "ZMQ_PROXY_XSUB="+strings.Join(s.XSub, ","), "ZMQ_PROXY_XPUB="+strings.Join(s.XPub, ","),
 			"ZMQ_CONTROL="+strings.Join(s.Control, ","), "ZMQ_CLONE="+strings.Join(s.Clone, ","))
+		if s.Keys != "" {
+			env = append(env, "CURVE_KEY_FILE="+filepath.Join(s.Keys, name+".key"), "CURVE_PEERS_FILE="+filepath.Join(s.Keys, "peers"))
+		}
 		return Launch(name, o.Dir, append(env, o.Env...), filepath.Join(o.Bin, program))
 	}
 	var errs []error
