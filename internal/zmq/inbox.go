@@ -141,6 +141,16 @@ func (b *inbox) take() (*peer, Msg) {
 	return p, m
 }
 
+// flush throws away what waits and says how many messages that were.
+func (b *inbox) flush() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for p, _ := b.take(); p != nil; p, _ = b.take() {
+		n++
+	}
+	return n
+}
+
 // sleep waits, with mu held before and after, until something may have changed.
 func (b *inbox) sleep(ctx context.Context) error {
 	b.waiting++

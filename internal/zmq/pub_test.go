@@ -160,7 +160,9 @@ func TestAStalledSubscriberCostsOthersNothing(t *testing.T) {
 		if i >= window { // a publisher that paces itself by the live one
 			next(i - window)
 		}
-		send(t, pub, strconv.Itoa(i), body)
+		if err := pub.TrySend(msg(strconv.Itoa(i), body)); err != nil { // it never waits
+			t.Fatal(err)
+		}
 	}
 	for i := n - window; i < n; i++ {
 		next(i)
@@ -177,6 +179,16 @@ func TestAStalledSubscriberCostsOthersNothing(t *testing.T) {
 			t.Errorf("both subscribers dropped: %d of %d", p.Dropped, st.Dropped)
 		}
 	}
+	last := -1
+	for range n - st.Dropped { // each of the stalled one's messages comes in the end or was counted
+		i, err := strconv.Atoi(string(recv(t, stalled)[0]))
+		if err != nil || i <= last {
+			t.Fatalf("%d after %d: %v", i, last, err)
+		}
+		last = i
+	}
+	eventually(t, "the end", func() bool { return pub.Stats().Queued == 0 })
+	silent(t, stalled, 10*time.Millisecond)
 }
 
 func TestPublisherThatConnectsKeepsItsQueue(t *testing.T) {

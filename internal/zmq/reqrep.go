@@ -31,6 +31,7 @@ func (u *requester) send(it item) error {
 		if p := u.s.peers[at]; !p.full() && !p.ended() {
 			u.next = at + 1
 			u.asked = p
+			u.s.count.discarded += uint64(u.s.in.flush()) // what was said before can be no answer
 			p.push(newItem(append(Msg{nil}, it.msg...)))
 			return nil
 		}

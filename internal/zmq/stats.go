@@ -18,7 +18,7 @@ type Stats struct {
 	Dropped           uint64 // messages thrown away because a queue was full, or their peer or the socket ended
 	Conflated         uint64 // messages replaced by a newer one, with Options.Conflate
 	Requeued          uint64 // unsent messages taken back from dead PUSH peers
-	Discarded         uint64 // messages received but not asked for when the socket closed
+	Discarded         uint64 // messages received but not asked for: by a REQ out of turn, or when the socket closed
 	Queued            int64  // messages waiting to be sent now
 	QueuedBytes       int64  // what they count for
 	Unread            int64  // messages waiting for Recv now

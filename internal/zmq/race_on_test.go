@@ -1,0 +1,5 @@
+//go:build race
+
+package zmq
+
+const raceOn = true // the race detector makes everything slow
