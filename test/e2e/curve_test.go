@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -435,5 +436,85 @@ func TestWrongKeys(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDevCurve runs eventspine dev --curve: the verbs find its keys in its directory, elsewhere they need
+// what it prints, and a second run has the same keys.
+func TestDevCurve(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	program := filepath.Join(bin, "eventspine")
+	p, err := harness.Launch("dev", dir, nil, program, "dev", "--any-port", "--curve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Signal(syscall.SIGKILL) }()
+	var text string
+	ready := func(times int) {
+		t.Helper()
+		eventually(t, 20*time.Second, func() bool {
+			out, err := os.ReadFile(p.Log)
+			text = string(out)
+			return err == nil && strings.Count(text, "Ctrl-C") == times
+		}, func() string { return "eventspine dev printed: " + text })
+	}
+	ready(1)
+	call := func(in string, env []string, args ...string) (string, int) {
+		c := exec.CommandContext(t.Context(), program, args...)
+		c.Dir, c.Env = in, env
+		out, _ := c.CombinedOutput() // the exit code tells
+		return string(out), c.ProcessState.ExitCode()
+	}
+	var l struct {
+		Health               []string
+		XPub                 string
+		CurveKey, CurvePeers string
+	}
+	b, err := os.ReadFile(filepath.Join(dir, ".eventspine", "dev.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &l)
+	}
+	if err != nil || len(l.Health) != 5 {
+		t.Fatalf("%v\n%s", err, b)
+	}
+	if out, code := call(dir, nil, "ping"); code != 0 || strings.Count(out, "PONG") != 5 {
+		t.Errorf("ping: code %d\n%s", code, out)
+	}
+	if out, code := call(dir, nil, "status"); code != 0 || strings.Count(out, " alive ") != 5 {
+		t.Errorf("status: code %d\n%s", code, out)
+	}
+	if out, code := call(dir, nil, "rules", "list"); code != 0 {
+		t.Errorf("rules: code %d\n%s", code, out)
+	}
+	keys := []string{"CURVE_KEY_FILE=" + l.CurveKey, "CURVE_PEERS_FILE=" + l.CurvePeers}
+	if !strings.Contains(text, "$ export "+strings.Join(keys, " ")) || !strings.Contains(text, "tail --all --xpub "+l.XPub) {
+		t.Errorf("it does not say how to connect:\n%s", text)
+	}
+	ping := []string{"ping", "--timeout", "300ms", "--retries", "0", l.Health[0]}
+	if out, code := call(elsewhere, nil, ping...); code != 1 || !strings.Contains(out, "handshake failed") {
+		t.Errorf("ping without keys: code %d\n%s", code, out)
+	}
+	if out, code := call(elsewhere, keys, "ping", l.Health[0]); code != 0 {
+		t.Errorf("ping with keys: code %d\n%s", code, out)
+	}
+	before, err := os.ReadFile(l.CurvePeers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Stop(15 * time.Second); err != nil {
+		t.Error(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready(2)
+	if after, err := os.ReadFile(l.CurvePeers); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the second run has other keys: %v", err)
+	}
+	if out, code := call(dir, nil, "ping"); code != 0 {
+		t.Errorf("ping after the second start: code %d\n%s", code, out)
+	}
+	if err := p.Stop(15 * time.Second); err != nil {
+		t.Error(err)
 	}
 }
