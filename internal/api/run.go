@@ -168,8 +168,8 @@ func (d *Deps) checks() []health.Check {
 		{Name: "redis", Probe: func(ctx context.Context) error { return rdb.Ping(ctx, d.redis) }},
 		{Name: "elasticsearch", Probe: d.archive.Ping, Optional: true},
 		{Name: "proxy", Optional: true, Probe: func(context.Context) error {
-			if d.publish.Peers() == 0 {
-				return fault.Errorf("ready", fault.Unavailable, "no proxy is connected: workers learn of changed users late")
+			if err := d.publish.Ready(); err != nil {
+				return fault.Errorf("ready", fault.Unavailable, "workers learn of changed users late: %w", err)
 			}
 			return nil
 		}},

@@ -35,6 +35,8 @@ type Config struct {
 	InboundRate     int           `env:"BRIDGE_INBOUND_RATE" doc:"packets a second from one connection, four times that in a burst; past them it is closed"`
 	QueueMessages   int           `env:"BRIDGE_QUEUE_MESSAGES" doc:"events that may wait for one connection; past them it is closed"`
 	QueueBytes      config.Bytes  `env:"BRIDGE_QUEUE_BYTES" doc:"bytes that may wait for one connection; past them it is closed"`
+	SnailWait       time.Duration `env:"BRIDGE_SNAIL_WAIT" doc:"an event that waits longer than this in the bridge to be looked at is late"`
+	SnailLimit      time.Duration `env:"BRIDGE_SNAIL_LIMIT" doc:"how long events may be late, or the receive queue half full, at a stretch before the bridge ends itself with exit code 1, to be started again; 0s: for ever"`
 	PingInterval    time.Duration `env:"BRIDGE_PING_INTERVAL" doc:"how often a client pings"`
 	PingTimeout     time.Duration `env:"BRIDGE_PING_TIMEOUT" doc:"a client that was silent for this long is closed"`
 }
@@ -58,6 +60,8 @@ func DefaultConfig() Config {
 		InboundRate:     50,
 		QueueMessages:   1024,
 		QueueBytes:      1 << 20,
+		SnailWait:       5 * time.Second,
+		SnailLimit:      30 * time.Second,
 		PingInterval:    25 * time.Second,
 		PingTimeout:     60 * time.Second,
 	}
@@ -90,6 +94,8 @@ func (c *Config) Validate() []fault.Field {
 		check(n > 0, name, "must be at least 1")
 	}
 	check(c.QueueBytes >= event.MaxBytes, "BRIDGE_QUEUE_BYTES", "must be at least 256KiB, the size of one event")
+	check(c.SnailWait >= 10*time.Millisecond, "BRIDGE_SNAIL_WAIT", "must be at least 10ms")
+	check(c.SnailLimit == 0 || c.SnailLimit >= time.Second, "BRIDGE_SNAIL_LIMIT", "must be 0s or at least 1s")
 	check(c.PingInterval >= time.Second, "BRIDGE_PING_INTERVAL", "must be at least 1s")
 	check(c.PingTimeout > c.PingInterval, "BRIDGE_PING_TIMEOUT", "must be longer than BRIDGE_PING_INTERVAL")
 	return wrong

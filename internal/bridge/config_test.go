@@ -40,6 +40,8 @@ func TestConfig(t *testing.T) {
 		"REPLAY_MAX=0":                       "REPLAY_MAX",
 		"BRIDGE_QUEUE_BYTES=1KiB":            "BRIDGE_QUEUE_BYTES",
 		"BRIDGE_QUEUE_MESSAGES=0":            "BRIDGE_QUEUE_MESSAGES",
+		"BRIDGE_SNAIL_WAIT=0s":               "BRIDGE_SNAIL_WAIT",
+		"BRIDGE_SNAIL_LIMIT=1ms":             "BRIDGE_SNAIL_LIMIT",
 		"BRIDGE_PING_TIMEOUT=20s":            "BRIDGE_PING_TIMEOUT",
 		"BRIDGE_PING_INTERVAL=1ms":           "BRIDGE_PING_INTERVAL",
 		"BRIDGE_TYPO=1":                      "BRIDGE_TYPO",

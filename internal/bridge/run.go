@@ -154,14 +154,15 @@ func (d *Deps) abandon() {
 }
 
 // Run serves until ctx ends, lets what was received go out to the browsers, and closes
-// everything in d, all within 10 s. It returns nil after a clean end, and an error of kind
-// Invalid when Redis holds a journal with another number of partitions.
+// everything in d, all within 10 s. It returns nil after a clean end, an error of kind Invalid
+// when Redis holds a journal with another number of partitions, and one of kind Overloaded when
+// it could not keep up: then start it again.
 func Run(ctx context.Context, c Config, d *Deps) error {
 	log := logger(&c)
 	g, inner := errgroup.WithContext(ctx)
 	web := d.server(log)
 	g.Go(func() error {
-		return d.health.Run(inner, health.Check{Name: "proxy", Probe: d.probeProxy}, health.Check{Name: "redis", Probe: d.pingRedis})
+		return d.health.Run(inner, health.Check{Name: "proxy", Probe: func(context.Context) error { return d.events.Ready() }}, health.Check{Name: "redis", Probe: d.pingRedis})
 	})
 	g.Go(func() error {
 		if err := web.Serve(d.web); !errors.Is(err, http.ErrServerClosed) {
@@ -170,6 +171,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 		return nil
 	})
 	g.Go(func() error { return d.checkJournal(inner, log) })
+	g.Go(func() error { return d.events.Watch(inner, fanout.Snail{Wait: c.SnailWait, Limit: c.SnailLimit}) })
 	received := make(chan struct{})
 	g.Go(func() error {
 		defer close(received)
@@ -194,15 +196,6 @@ func (d *Deps) server(log *slog.Logger) *http.Server {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-}
-
-var errNoProxy = fault.Errorf("", fault.Unavailable, "no proxy is connected")
-
-func (d *Deps) probeProxy(context.Context) error {
-	if d.events.Peers() == 0 {
-		return errNoProxy
-	}
-	return nil
 }
 
 // checkJournal waits for Redis and makes sure that both mean the same partitions.

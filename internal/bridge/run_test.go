@@ -12,6 +12,7 @@ import (
 
 	"eventspine/internal/auth"
 	"eventspine/internal/event"
+	"eventspine/internal/fanout"
 	"eventspine/internal/fault"
 	"eventspine/internal/journal"
 	"eventspine/internal/rdb"
@@ -67,12 +68,36 @@ func startNode(t *testing.T, c Config) *node {
 		}
 		_ = xpub.Close(short(t))
 	})
+	subscribed := n.answerProbes(t)
 	for range c.Categories { // the subscriptions arrive one by one
-		if _, err := xpub.Recv(short(t)); err != nil {
-			t.Fatal(err)
+		select {
+		case <-subscribed:
+		case <-short(t).Done():
+			t.Fatal("the bridge does not subscribe")
 		}
 	}
 	return n
+}
+
+// answerProbes does what the proxy does with subscriptions, and tells of the others.
+func (n *node) answerProbes(t *testing.T) <-chan struct{} {
+	t.Helper()
+	others, ended := make(chan struct{}, 100), make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer close(ended)
+		for m, err := n.xpub.Recv(ctx); err == nil; m, err = n.xpub.Recv(ctx) {
+			answer, probe := fanout.Welcome(m)
+			if answer != nil {
+				_ = n.xpub.TrySend(answer) // only a closed socket does not take it
+			}
+			if !probe {
+				others <- struct{}{}
+			}
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	return others
 }
 
 func (n *node) publish(t *testing.T, raw []byte) {

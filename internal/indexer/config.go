@@ -22,6 +22,8 @@ type Config struct {
 	QueueEvents int           `env:"INDEXER_QUEUE_EVENTS" doc:"events that may wait for Elasticsearch in memory"`
 	QueueBytes  config.Bytes  `env:"INDEXER_QUEUE_BYTES" doc:"bytes of events that may wait for Elasticsearch in memory"`
 	RcvHWM      int           `env:"INDEXER_RCVHWM" doc:"messages of one proxy that may wait to be read"`
+	SnailWait   time.Duration `env:"INDEXER_SNAIL_WAIT" doc:"an event that waits longer than this to be read, and not for Elasticsearch, is late"`
+	SnailLimit  time.Duration `env:"INDEXER_SNAIL_LIMIT" doc:"how long events may be late, or the receive queue half full, at a stretch before the indexer ends itself with exit code 1, to be started again; 0s: for ever"`
 }
 
 // DefaultConfig has working settings on the loopback interface.
@@ -43,6 +45,8 @@ func DefaultConfig() Config {
 		QueueEvents: 100_000,
 		QueueBytes:  64 << 20,
 		RcvHWM:      10_000,
+		SnailWait:   5 * time.Second,
+		SnailLimit:  30 * time.Second,
 	}
 }
 
@@ -63,5 +67,7 @@ func (c *Config) Validate() (wrong []fault.Field) {
 	bad(c.QueueEvents < c.BatchEvents, "INDEXER_QUEUE_EVENTS", "must not be smaller than INDEXER_BATCH_EVENTS")
 	bad(c.QueueBytes < 1<<20 || c.QueueBytes > 1<<40, "INDEXER_QUEUE_BYTES", "must be 1 MiB to 1 TiB")
 	bad(c.RcvHWM < 1, "INDEXER_RCVHWM", "must be at least 1")
+	bad(c.SnailWait < 10*time.Millisecond, "INDEXER_SNAIL_WAIT", "must be at least 10ms")
+	bad(c.SnailLimit != 0 && c.SnailLimit < time.Second, "INDEXER_SNAIL_LIMIT", "must be 0s or at least 1s")
 	return wrong
 }

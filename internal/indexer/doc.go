@@ -10,6 +10,9 @@
 //     event. While Elasticsearch is slow the next batches grow by themselves.
 //   - The queue is bounded by events and by bytes. When it is full the node stops reading; then
 //     the proxy's queue for this node fills, and what it drops is counted there.
+//   - It is ready when its subscription is known to be in effect. A node that cannot keep up for
+//     INDEXER_SNAIL_LIMIT ends itself (the Suicidal Snail of the ZeroMQ guide), but never because
+//     of Elasticsearch: while that is slow or away, starting again would only lose the queue.
 //   - At the end it indexes what is in hand, for at most 10 seconds; events that are left over
 //     then are counted, and Run says how many.
 package indexer

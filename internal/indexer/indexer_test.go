@@ -102,6 +102,32 @@ func TestQueueRipens(t *testing.T) {
 	})
 }
 
+// A queue that is full, or was since the last question, is Elasticsearch's fault.
+func TestQueueSaysThatItHeldPutBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(2, 1<<30)
+		events := some(t, 3)
+		for _, e := range events[:2] {
+			if q.waited() {
+				t.Error("there was room")
+			}
+			must(t, q.put(t.Context(), e))
+		}
+		if !q.waited() {
+			t.Error("it is full")
+		}
+		ended := make(chan error)
+		go func() { ended <- q.put(t.Context(), events[2]) }()
+		synctest.Wait()
+		q.take()
+		must(t, <-ended)
+		q.take()
+		if !q.waited() || q.waited() {
+			t.Error("it was full once")
+		}
+	})
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		size := len(body("e0", 1))
@@ -322,9 +348,9 @@ func TestConfig(t *testing.T) {
 	if wrong := good.Validate(); len(wrong) > 0 {
 		t.Errorf("the defaults are wrong: %v", wrong)
 	}
-	bad := Config{Replicas: -1}
-	if wrong := bad.Validate(); len(wrong) != 9 {
-		t.Errorf("%d fields are wrong, want 9: %v", len(wrong), wrong)
+	bad := Config{Replicas: -1, SnailLimit: time.Millisecond}
+	if wrong := bad.Validate(); len(wrong) != 11 {
+		t.Errorf("%d fields are wrong, want 11: %v", len(wrong), wrong)
 	}
 	for name, change := range map[string]func(*Config){
 		"ES_HOST":  func(c *Config) { c.ESHosts = []string{"ftp://x"} },
@@ -361,7 +387,7 @@ func freeAddr(t *testing.T) string {
 
 func startNode(t *testing.T, change func(*Config)) *node {
 	t.Helper()
-	n := &node{pub: zmq.New(zmq.Pub, zmq.Options{}), es: freeAddr(t), ended: make(chan error, 1)}
+	n := &node{pub: zmq.New(zmq.XPub, zmq.Options{}), es: freeAddr(t), ended: make(chan error, 1)}
 	at, err := n.pub.Bind(t.Context(), "tcp://127.0.0.1:0")
 	must(t, err)
 	c := DefaultConfig()
@@ -382,6 +408,16 @@ func startNode(t *testing.T, change func(*Config)) *node {
 		http.DefaultClient.CloseIdleConnections()
 		must(t, n.pub.Close(context.WithoutCancel(t.Context())))
 	})
+	answered := make(chan struct{})
+	go func() { // as the proxy does
+		defer close(answered)
+		for m, err := n.pub.Recv(ctx); err == nil; m, err = n.pub.Recv(ctx) {
+			if answer, _ := fanout.Welcome(m); answer != nil {
+				_ = n.pub.TrySend(answer) // only a closed socket does not take it
+			}
+		}
+	}()
+	t.Cleanup(func() { stop(); <-answered })
 	eventually(t, "the subscription", func() bool {
 		peers := n.pub.Peers()
 		return len(peers) == 1 && peers[0].Subscriptions >= 1

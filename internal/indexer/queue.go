@@ -34,6 +34,7 @@ type queue struct {
 	items  []waiting
 	bytes  int
 	closed bool
+	held   bool          // put has waited for room since waited was asked
 	put1   chan struct{} // something was put, or the queue was closed; holds one signal
 	taken  chan struct{} // something was taken; holds one signal
 }
@@ -61,6 +62,7 @@ func (q *queue) put(ctx context.Context, e event.Event) error {
 			signal(q.put1)
 			return nil
 		}
+		q.held = true
 		q.mu.Unlock()
 		select {
 		case <-q.taken:
@@ -68,6 +70,17 @@ func (q *queue) put(ctx context.Context, e event.Event) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// waited reports whether put has had to wait for room since it was asked last, or does now:
+// then it is Elasticsearch that is slow, and not this process.
+func (q *queue) waited() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	full := len(q.items) >= q.maxEvents || q.bytes >= q.maxBytes
+	held := q.held
+	q.held = false
+	return held || full
 }
 
 // close says that nothing more will be put: what is there goes off at once.

@@ -79,7 +79,8 @@ func logger(c *Config) *slog.Logger {
 }
 
 // Run indexes until ctx ends, then what is in hand, and closes everything in d. It returns nil
-// after a clean drain; an error of kind Unavailable says how many events were left over.
+// after a clean drain; an error of kind Unavailable says how many events were left over, one of
+// kind Overloaded that it could not keep up and is to be started again.
 func Run(ctx context.Context, c Config, d *Deps) error {
 	log := logger(&c)
 	held := quiet.New(log, time.Second)
@@ -90,6 +91,9 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	defer cancel()
 	g.Go(func() error { return d.health.Run(inner, d.checks()...) })
 	g.Go(func() error { return s.install(inner) })
+	g.Go(func() error {
+		return d.sub.Watch(inner, fanout.Snail{Wait: c.SnailWait, Limit: c.SnailLimit, Excused: d.queue.waited})
+	})
 	g.Go(func() error {
 		defer d.queue.close()
 		in := intake{queue: d.queue, m: d.m, log: held}
@@ -155,12 +159,7 @@ func (s *sender) install(ctx context.Context) error {
 func (d *Deps) checks() []health.Check {
 	return []health.Check{
 		{Name: "elasticsearch", Probe: d.archive.Ping},
-		{Name: "proxy", Probe: func(context.Context) error {
-			if d.sub.Peers() == 0 {
-				return fault.Errorf("proxy", fault.Unavailable, "not connected")
-			}
-			return nil
-		}},
+		{Name: "proxy", Probe: func(context.Context) error { return d.sub.Ready() }},
 	}
 }
 

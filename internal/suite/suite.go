@@ -45,6 +45,7 @@ func DefaultConfig() Config {
 		n.common.Health, n.common.Metrics = "", fmt.Sprintf("127.0.0.1:%d", 9464+i)
 	}
 	c.API.Health, c.Worker.Health = "tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"
+	c.Indexer.SnailLimit, c.Bridge.SnailLimit = 0, 0 // there is nobody to start one of them again
 	return c
 }
 

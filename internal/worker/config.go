@@ -22,6 +22,7 @@ type Config struct {
 	Rules       string        `env:"WORKER_RULES" doc:"YAML file of filter and transform rules; empty: the built-in ones, as in rules.example.yaml"`
 	Clone       []string      `env:"ZMQ_CLONE" doc:"endpoints of the live rules in the proxy, for snapshots, updates and changes, or tcp://host:port when they are on three ports in a row; live rules take the place of WORKER_RULES while there are any; empty: none" kind:"connect"`
 	Deliverable []string      `env:"WORKER_DELIVERABLE" doc:"categories that go to browsers and can be replayed to them"`
+	ProxyWait   time.Duration `env:"WORKER_PROXY_WAIT" doc:"how long a worker that starts waits for the proxies before it takes events in; what it publishes without them is in the journal only; 0s: not at all"`
 	UserTTL     time.Duration `env:"WORKER_USER_TTL" doc:"how long metadata of a user is cached at most"`
 	UserCache   int           `env:"WORKER_USER_CACHE" doc:"users whose metadata is cached"`
 
@@ -53,6 +54,7 @@ func DefaultConfig() Config {
 		RcvHWM:       1000,
 		RcvBytes:     16 << 20,
 		Deliverable:  []string{"notification", "alert", "status"},
+		ProxyWait:    10 * time.Second,
 		UserTTL:      30 * time.Second,
 		UserCache:    50_000,
 		Partitions:   j.Partitions,
@@ -75,6 +77,7 @@ func (c *Config) Validate() (wrong []fault.Field) {
 	refuse(len(c.XPub) == 0, "ZMQ_PROXY_XPUB", "needs at least one endpoint")
 	refuse(c.RcvHWM < 1, "WORKER_RCVHWM", "must be at least 1")
 	refuse(c.RcvBytes < 1<<10 || c.RcvBytes > 1<<40, "WORKER_RCVBYTES", "must be 1 KiB to 1 TiB")
+	refuse(c.ProxyWait < 0, "WORKER_PROXY_WAIT", "must not be negative")
 	refuse(c.UserTTL < time.Millisecond || c.UserTTL > 24*time.Hour, "WORKER_USER_TTL", "must be 1 ms to 24 h")
 	refuse(c.UserCache < 1, "WORKER_USER_CACHE", "must be at least 1")
 	refuse(c.Partitions < 1 || c.Partitions > 1024, "PARTITIONS", "must be 1 to 1024")

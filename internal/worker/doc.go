@@ -14,5 +14,11 @@
 // out to be stored are read back and published, so that none stays unseen. At the end (SIGTERM)
 // nothing more is taken in, what is in hand is committed and published, within 10 s.
 //
+// At the start nothing is taken in before the proxies ask for what is published, for
+// WORKER_PROXY_WAIT at most, and before the live rules are known, for 3 s at most. Live rules
+// (ZMQ_CLONE) take the place of WORKER_RULES between two batches, all at once, whenever they
+// change (package clone); while there are none, or the proxy that keeps them was never reached,
+// the worker's own are in force.
+//
 // One goroutine commits, because order within a partition is the order of its commits.
 package worker

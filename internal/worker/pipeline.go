@@ -29,12 +29,26 @@ func (d *Deps) pipeline(soft, hard context.Context) error {
 		return unlessEnded(soft, err) // nothing was taken in yet
 	}
 	d.live.wait(soft)
+	d.awaitProxies(soft)
 	var g errgroup.Group
 	marking, stop := context.WithCancel(hard)
 	g.Go(func() error { defer d.intake.close(); return d.receive(soft, hard) })
 	g.Go(func() error { defer stop(); return d.work(hard) })
 	g.Go(func() error { d.mark(marking); return nil })
 	return g.Wait()
+}
+
+// awaitProxies waits, for as long as WORKER_PROXY_WAIT says, until what is published gets
+// through to whoever subscribed: a proxy drops what comes before it has asked for it.
+func (d *Deps) awaitProxies(ctx context.Context) {
+	if d.proxyWait == 0 {
+		return
+	}
+	wait, cancel := context.WithTimeout(ctx, d.proxyWait)
+	defer cancel()
+	if err := d.out.proxies.Wait(wait); err != nil && ctx.Err() == nil {
+		d.log.Warn("events are stored without a proxy; until there is one, subscribers find them in the journal only", "error", err.Error())
+	}
 }
 
 // unlessEnded is err, or nil when the end of ctx explains it.

@@ -48,6 +48,8 @@ type Deps struct {
 	processor *processor
 	committer *committer
 	live      *liveRules // nil: none
+	log       *slog.Logger
+	proxyWait time.Duration
 	redis     *quiet.Dependency
 	drain     time.Duration // for what is in hand at the end
 	m         *metrics
@@ -101,6 +103,7 @@ func (d *Deps) open(ctx context.Context, c *Config) error {
 		return err
 	}
 	d.assemble(c, set)
+	d.log, d.proxyWait = c.Log, c.ProxyWait
 	if err := d.openClone(c, set, keys, reg); err != nil {
 		return err
 	}
@@ -217,10 +220,10 @@ func (d *Deps) checks() []health.Check {
 			return d.ping(ctx)
 		}},
 		{Name: "proxy", Probe: func(context.Context) error {
-			if d.out.proxies.Peers() == 0 || d.changes.Peers() == 0 {
-				return fault.Errorf("proxy", fault.Unavailable, "not connected")
+			if err := d.out.proxies.Ready(); err != nil {
+				return err
 			}
-			return nil
+			return d.changes.Ready()
 		}},
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/fault"
@@ -44,31 +46,43 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// proxy is a bare XSUB/XPUB pair in place of the proxy node; it gives the two endpoints.
+// proxy stands in for the proxy node; it gives the two endpoints.
 func proxy(t testing.TB) (xsub, xpub string) {
 	t.Helper()
+	return proxyAt(t, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+}
+
+func proxyAt(t testing.TB, frontAt, backAt string) (xsub, xpub string) {
+	t.Helper()
 	front, back := zmq.New(zmq.XSub, zmq.Options{RcvHWM: 1_000_000}), zmq.New(zmq.XPub, zmq.Options{SndHWM: 1_000_000, SndBytes: 1 << 30})
-	xsub, err := front.Bind(within(t), "tcp://127.0.0.1:0")
+	xsub, err := front.Bind(within(t), frontAt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	xpub, err = back.Bind(within(t), "tcp://127.0.0.1:0")
+	xpub, err = back.Bind(within(t), backAt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := front.Subscribe(""); err != nil { // as the proxy node does
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- zmq.Forward(ctx, front, back) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
+	var pumps sync.WaitGroup
+	pumps.Go(func() {
+		for m, err := front.Recv(context.Background()); err == nil; m, err = front.Recv(context.Background()) {
+			_ = back.TrySend(m) // only a closed socket does not take it
 		}
+	})
+	pumps.Go(func() {
+		for m, err := back.Recv(context.Background()); err == nil; m, err = back.Recv(context.Background()) {
+			if answer, _ := fanout.Welcome(m); answer != nil {
+				_ = back.TrySend(answer) // likewise
+			}
+		}
+	})
+	t.Cleanup(func() {
 		_ = front.Close(context.Background())
 		_ = back.Close(context.Background())
+		pumps.Wait()
 	})
 	return xsub, xpub
 }
@@ -109,6 +123,19 @@ func (s *stage) config() Config {
 
 func (s *stage) worker(t testing.TB, change func(*Config)) *running {
 	t.Helper()
+	r := s.launch(t, change)
+	d := r.Deps
+	testkit.Eventually(t, patience, func() bool { // what is published before the subscription came through is lost
+		st := d.out.proxies
+		return st.Peers() == 1 && s.sub.Peers() == 1 && d.changes.Peers() == 1
+	}, "the worker is connected to the proxy")
+	s.awaitRoute(t, d)
+	return r
+}
+
+// launch starts a worker and waits for nothing.
+func (s *stage) launch(t testing.TB, change func(*Config)) *running {
+	t.Helper()
 	log := &buffer{}
 	c := s.config()
 	c.Log = slog.New(slog.NewJSONHandler(log, nil))
@@ -129,11 +156,6 @@ func (s *stage) worker(t testing.TB, change func(*Config)) *running {
 		return result
 	}}
 	t.Cleanup(func() { _ = r.stop() })
-	testkit.Eventually(t, patience, func() bool { // what is published before the subscription came through is lost
-		st := d.out.proxies
-		return st.Peers() == 1 && s.sub.Peers() == 1 && d.changes.Peers() == 1
-	}, "the worker is connected to the proxy")
-	s.awaitRoute(t, d)
 	return r
 }
 
@@ -529,6 +551,7 @@ func TestOpenNamesTheWrongSetting(t *testing.T) {
 		"pub":        {func(c *Config) { c.PubBind = "x" }, "ZMQ_OUTPUT_PUB_BIND", fault.Invalid},
 		"statsd":     {func(c *Config) { c.Statsd = "no port" }, "STATSD_ADDR", fault.Invalid},
 		"metrics":    {func(c *Config) { c.Metrics = taken.Addr().String() }, "METRICS_ADDR", fault.Unavailable},
+		"wait":       {func(c *Config) { c.ProxyWait = -1 }, "WORKER_PROXY_WAIT", fault.Invalid},
 		"many": {func(c *Config) { c.Partitions, c.XSub, c.JournalAge = 0, nil, 0 },
 			"ZMQ_PROXY_XSUB needs at least one endpoint; PARTITIONS must be 1 to 1024; JOURNAL_AGE must not be shorter", fault.Invalid},
 	} {
@@ -544,4 +567,33 @@ func TestOpenNamesTheWrongSetting(t *testing.T) {
 	if c := DefaultConfig(); len(c.Validate()) > 0 {
 		t.Error("the defaults are not valid")
 	}
+}
+
+// A worker that starts before its proxy takes nothing in until that asks for what it publishes,
+// for WORKER_PROXY_WAIT at most.
+func TestAWorkerWaitsForTheProxy(t *testing.T) {
+	s := &stage{redis: testkit.Miniredis(t), xsub: "tcp://" + testkit.FreeAddr(t), xpub: "tcp://" + testkit.FreeAddr(t)}
+	patient := s.launch(t, func(c *Config) { c.ProxyWait = patience })
+	hasty := s.launch(t, func(c *Config) { c.ProxyWait = 50 * time.Millisecond })
+	stored := func(r *running) float64 { return testutil.ToFloat64(r.m.stored) }
+	for _, r := range []*running{patient, hasty} {
+		push := zmq.New(zmq.Push, zmq.Options{})
+		defer func() { _ = push.Close(context.Background()) }()
+		if err := push.Connect(r.Endpoint()); err != nil {
+			t.Fatal(err)
+		}
+		if err := push.Send(within(t), zmq.Msg{[]byte(`{"type":"notification.x","userId":"u"}`)}); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, patience, func() bool { return push.Stats().Sent == 1 }, "the event is sent")
+	}
+	testkit.Eventually(t, patience, func() bool { return stored(hasty) == 1 }, "the hasty one stores without a proxy")
+	if !strings.Contains(hasty.log.String(), "stored without a proxy") {
+		t.Error("it does not say so")
+	}
+	if stored(patient) != 0 {
+		t.Error("the patient one stored before the proxy was there")
+	}
+	proxyAt(t, s.xsub, s.xpub)
+	testkit.Eventually(t, patience, func() bool { return stored(patient) == 1 }, "the patient one stores once the proxy is there")
 }
