@@ -42,6 +42,8 @@ type Options struct {
 	ES      string   // URL; empty: the embedded one
 	Curve   bool     // every process has a key and the list of all, made by eventspine keygen
 	Env     []string // NAME=VALUE for every process
+
+	Launch func([]*Process) error // calls Start of each, in an order of its own; nil: downstream first
 }
 
 // System is a running set of processes. The slices are in the order of the data path.
@@ -186,7 +188,8 @@ func (s *System) settle(ctx context.Context, o Options) error {
 }
 
 func (s *System) launch(o Options) error {
-	run := func(program, name string, env ...string) (*Process, error) {
+	var all []*Process
+	add := func(program, name string, env ...string) *Process {
 		env = append(env, "INSTANCE_ID="+name, "METRICS_ADDR="+strings.TrimPrefix(s.Ready[name], "http://"), "ZMQ_HEALTH="+s.Ping[name],
 			"REDIS_URL="+s.Redis, "ES_HOST="+s.ES, "JWT_SECRET="+Secret,
 			"ZMQ_PROCESSING_HOST="+strings.Join(s.WorkerEndpoints, ","), "ZMQ_PROXY_XSUB="+strings.Join(s.XSub, ","), "ZMQ_PROXY_XPUB="+strings.Join(s.XPub, ","),
@@ -194,30 +197,33 @@ func (s *System) launch(o Options) error {
 		if s.Keys != "" {
 			env = append(env, "CURVE_KEY_FILE="+filepath.Join(s.Keys, name+".key"), "CURVE_PEERS_FILE="+filepath.Join(s.Keys, "peers"))
 		}
-		return Launch(name, o.Dir, append(env, o.Env...), filepath.Join(o.Bin, program))
+		p := prepare(name, o.Dir, append(env, o.Env...), filepath.Join(o.Bin, program))
+		all = append(all, p)
+		return p
 	}
-	var errs []error
-	var err error
 	for i := range s.XSub {
 		at := []string{"", "", ""}
 		if i == 0 {
 			at = s.Clone
 		}
-		p, err := run("proxy", fmt.Sprintf("proxy-%d", i+1), "ZMQ_PROXY_XSUB_BIND="+s.XSub[i], "ZMQ_PROXY_XPUB_BIND="+s.XPub[i],
+		s.Proxies = append(s.Proxies, add("proxy", fmt.Sprintf("proxy-%d", i+1), "ZMQ_PROXY_XSUB_BIND="+s.XSub[i], "ZMQ_PROXY_XPUB_BIND="+s.XPub[i],
 			"ZMQ_CONTROL_BIND="+s.Control[i], "PROXY_DATA_DIR="+o.Dir,
-			"ZMQ_CLONE_SNAPSHOT_BIND="+at[0], "ZMQ_CLONE_UPDATES_BIND="+at[1], "ZMQ_CLONE_CHANGES_BIND="+at[2])
-		s.Proxies, errs = append(s.Proxies, p), append(errs, err)
+			"ZMQ_CLONE_SNAPSHOT_BIND="+at[0], "ZMQ_CLONE_UPDATES_BIND="+at[1], "ZMQ_CLONE_CHANGES_BIND="+at[2]))
 	}
-	s.Indexer, err = run("indexer", "indexer-1")
-	errs = append(errs, err)
-	s.Bridge, err = run("bridge", "bridge-1", "BRIDGE_ADDR="+strings.TrimPrefix(s.BridgeURL, "http://"))
-	errs = append(errs, err)
+	s.Indexer = add("indexer", "indexer-1")
+	s.Bridge = add("bridge", "bridge-1", "BRIDGE_ADDR="+strings.TrimPrefix(s.BridgeURL, "http://"))
 	for i, at := range s.WorkerEndpoints {
-		w, err := run("worker", fmt.Sprintf("worker-%d", i+1), "ZMQ_PROCESSING_BIND="+at)
-		s.Workers, errs = append(s.Workers, w), append(errs, err)
+		s.Workers = append(s.Workers, add("worker", fmt.Sprintf("worker-%d", i+1), "ZMQ_PROCESSING_BIND="+at))
 	}
-	s.API, err = run("api", "api-1", "API_ADDR="+strings.TrimPrefix(s.APIURL, "http://"))
-	return errors.Join(append(errs, err)...)
+	s.API = add("api", "api-1", "API_ADDR="+strings.TrimPrefix(s.APIURL, "http://"))
+	if o.Launch != nil {
+		return o.Launch(all)
+	}
+	var errs []error
+	for _, p := range all {
+		errs = append(errs, p.Start())
+	}
+	return errors.Join(errs...)
 }
 
 func (s *System) address() string {

@@ -33,12 +33,17 @@ type Process struct {
 
 // Launch starts a program. env holds the only variables it sees besides PATH and HOME.
 func Launch(name, dir string, env []string, argv ...string) (*Process, error) {
-	env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
-	p := &Process{Name: name, argv: argv, env: env, dir: dir, Log: filepath.Join(dir, name+".log")}
+	p := prepare(name, dir, env, argv...)
 	return p, p.Start()
 }
 
-// Start runs the program again after it ended; its output is appended to the same file.
+// prepare is Launch that does not start it yet.
+func prepare(name, dir string, env []string, argv ...string) *Process {
+	env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
+	return &Process{Name: name, argv: argv, env: env, dir: dir, Log: filepath.Join(dir, name+".log")}
+}
+
+// Start runs the program, also again after it ended; its output is appended to the same file.
 func (p *Process) Start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
