@@ -110,28 +110,9 @@ func makeKeys(dir string, peers []keyring.Peer) (err error) {
 		return err
 	}
 	list := filepath.Join(dir, peersFile)
-	text, err := os.ReadFile(list)
-	if errors.Is(err, fs.ErrNotExist) {
-		text, err = []byte(peersHead), nil
-	}
+	text, pairs, err := longer(list, peers)
 	if err != nil {
 		return err
-	}
-	var lines strings.Builder
-	lines.Write(text)
-	if len(text) > 0 && text[len(text)-1] != '\n' {
-		lines.WriteByte('\n')
-	}
-	pairs := make([]curve.Pair, len(peers))
-	for i := range peers {
-		if pairs[i], err = curve.GenerateKeys(); err != nil {
-			return err
-		}
-		peers[i].Key = pairs[i].Public
-		lines.WriteString(peers[i].Line() + "\n")
-	}
-	if _, err := keyring.Parse(lines.String()); err != nil {
-		return usage(fmt.Errorf("%s with the new names in it: %w", list, err))
 	}
 	var made []string
 	defer func() {
@@ -148,7 +129,35 @@ func makeKeys(dir string, peers []keyring.Peer) (err error) {
 		}
 		made = append(made, path)
 	}
-	return replace(list, lines.String())
+	return replace(list, text)
+}
+
+// longer is the text of the list with a new key for each of the peers.
+func longer(list string, peers []keyring.Peer) (string, []curve.Pair, error) {
+	text, err := os.ReadFile(list)
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = []byte(peersHead), nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	var lines strings.Builder
+	lines.Write(text)
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		lines.WriteByte('\n')
+	}
+	pairs := make([]curve.Pair, len(peers))
+	for i := range peers {
+		if pairs[i], err = curve.GenerateKeys(); err != nil {
+			return "", nil, err
+		}
+		peers[i].Key = pairs[i].Public
+		lines.WriteString(peers[i].Line() + "\n")
+	}
+	if _, err := keyring.Parse(lines.String()); err != nil {
+		return "", nil, usage(fmt.Errorf("%s with the new names in it: %w", list, err))
+	}
+	return lines.String(), pairs, nil
 }
 
 // replace gives the file at path a new content, all at once.

@@ -74,7 +74,6 @@ func TestKeygenRefuses(t *testing.T) {
 	if err := os.WriteFile("keys/half.pub", []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	before := map[string]string{}
 	files := func() map[string]string {
 		all, err := filepath.Glob("keys/*")
 		if err != nil {
@@ -90,7 +89,7 @@ func TestKeygenRefuses(t *testing.T) {
 		}
 		return texts
 	}
-	before = files()
+	before := files()
 	for says, args := range map[string][]string{
 		"the name api is there twice": {"new", "api=10.0.1.11"},
 		"keys/lost.key is there":      {"new", "lost"},
