@@ -71,17 +71,17 @@ func (r *route) opened() int {
 func (r *route) ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err, _ := r.look()
+	_, err := r.look()
 	return err
 }
 
 // look is ready with how long it takes until a missing proxy counts as away. mu is held.
-func (r *route) look() (err error, left time.Duration) { //nolint:revive // the error is what is asked for
+func (r *route) look() (left time.Duration, err error) {
 	n := r.count()
 	if n > 0 {
 		left = r.settle - time.Since(r.since)
 		if r.settled = r.settled || n == len(r.open) || left <= 0; r.settled {
-			return nil, 0
+			return 0, nil
 		}
 	}
 	var missing []string
@@ -90,14 +90,14 @@ func (r *route) look() (err error, left time.Duration) { //nolint:revive // the 
 			missing = append(missing, r.names[i])
 		}
 	}
-	return fault.Errorf("", fault.Unavailable, "nothing gets through yet at the proxy %s", strings.Join(missing, ", ")), left
+	return left, fault.Errorf("", fault.Unavailable, "nothing gets through yet at the proxy %s", strings.Join(missing, ", "))
 }
 
 // wait waits until it is ready, or gives the reason why it was not when ctx ended.
 func (r *route) wait(ctx context.Context) error {
 	for {
 		r.mu.Lock()
-		err, left := r.look()
+		left, err := r.look()
 		changed := r.changed
 		r.mu.Unlock()
 		if err == nil {
