@@ -56,3 +56,24 @@ func TestQuantile(t *testing.T) {
 		}
 	}
 }
+
+// TestPacketOfAnEvent reads numbers from packets of this part only, and from none that lacks them.
+func TestPacketOfAnEvent(t *testing.T) {
+	p := newPart("steady", "x", 10)
+	good := `42["notification",{"type":"notification.bench.steadyx","data":{"n":7,"due":1500,"text":"a"}}]`
+	if n, due, ok := p.event([]byte(good)); n != 7 || due != 1500 || !ok {
+		t.Errorf("event: %d, %d, %v", n, due, ok)
+	}
+	for _, bad := range []string{
+		"", "3", `42["error",{}]`,
+		strings.Replace(good, "steadyx", "steadyy", 1), // another run's
+		strings.Replace(good, `"n":7`, `"n":10`, 1),    // more than there are
+		strings.Replace(good, `"n":7`, `"n":-1`, 1),
+		strings.Replace(good, `"n":7`, `"n":`, 1),
+		strings.Replace(good, `,"due":1500`, ``, 1),
+	} {
+		if n, due, ok := p.event([]byte(bad)); ok {
+			t.Errorf("%s: event %d, due %d", bad, n, due)
+		}
+	}
+}

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -16,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"eventspine/internal/archive"
-	"eventspine/internal/socketio/client"
 	"eventspine/test/harness"
 )
 
@@ -31,10 +28,11 @@ type load struct {
 	o       options
 	system  *harness.System
 	token   string
-	http    *http.Client
+	posters chan *poster // those not in use
 	archive *archive.Archive
-	clients []*client.Client
+	clients []*browser
 	readers sync.WaitGroup
+	ended   chan struct{}
 	mark    string // of this run: ids and types of no other run are like it
 	current atomic.Pointer[part]
 }
@@ -43,6 +41,7 @@ type load struct {
 type part struct {
 	name      string
 	typ       string
+	mark      []byte // what only packets with an event of this part contain
 	accepted  atomic.Int64
 	pushback  atomic.Int64 // 503 answers, each sent again
 	received  atomic.Int64
@@ -55,59 +54,73 @@ type part struct {
 }
 
 func newPart(name, mark string, n int) *part {
-	return &part{name: name, typ: "notification.bench." + name + mark, seen: make([]atomic.Bool, n), latencies: make([]int64, n), full: make(chan struct{})}
+	typ := "notification.bench." + name + mark
+	return &part{name: name, typ: typ, mark: []byte(`"type":"` + typ + `"`), seen: make([]atomic.Bool, n), latencies: make([]int64, n), full: make(chan struct{})}
 }
 
 func newLoad(ctx context.Context, s *harness.System, o options) (*load, error) {
-	l := &load{o: o, system: s, token: harness.Token("generator", "emit"), mark: strconv.FormatInt(time.Now().UnixMilli(), 36)}
-	l.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: o.Senders, MaxConnsPerHost: o.Senders}}
+	l := &load{o: o, system: s, token: harness.Token("generator", "emit"), posters: make(chan *poster, o.Senders), ended: make(chan struct{}), mark: strconv.FormatInt(time.Now().UnixMilli(), 36)}
 	var err error
 	if l.archive, err = archive.New(archive.Options{URLs: []string{s.ES}}); err != nil {
 		return nil, err
 	}
 	for i := range o.Clients {
-		c, err := client.Dial(ctx, s.BridgeURL, harness.Token(user(i)), client.Options{})
+		c, err := dialBridge(ctx, s.BridgeURL, harness.Token(user(i)))
 		if err != nil {
 			return nil, errors.Join(err, l.close())
 		}
 		l.clients = append(l.clients, c)
 		l.readers.Go(func() { l.read(c) })
 	}
+	l.readers.Go(l.keep)
 	return l, nil
 }
 
 func user(i int) string { return fmt.Sprintf("bench-user-%d", i) }
 
+// close ends all connections. No request may be under way.
 func (l *load) close() error {
+	close(l.ended)
 	var errs []error
 	for _, c := range l.clients {
-		errs = append(errs, c.Close())
+		errs = append(errs, c.conn.Close())
 	}
+	l.hangUp()
 	l.readers.Wait()
-	l.http.CloseIdleConnections()
 	return errors.Join(errs...)
 }
 
-// read takes one client's events: which one, and when it was due.
-func (l *load) read(c *client.Client) {
+// keep pings on every client's connection until the end.
+func (l *load) keep() {
+	tick := time.NewTicker(20 * time.Second)
+	defer tick.Stop()
 	for {
-		_, body, err := c.Recv(context.Background())
+		select {
+		case <-l.ended:
+			return
+		case <-tick.C:
+		}
+		for _, c := range l.clients {
+			_ = c.ping() // a connection that broke loses events, and that is counted
+		}
+	}
+}
+
+// read takes one client's events: which one, and when it was due.
+func (l *load) read(c *browser) {
+	for {
+		packet, err := c.next()
 		if err != nil {
 			return
 		}
 		now := time.Now()
-		var e struct {
-			Type string `json:"type"`
-			Data struct {
-				N   int   `json:"n"`
-				Due int64 `json:"due"` // nanoseconds after the part began
-			} `json:"data"`
-		}
 		p := l.current.Load()
-		if json.Unmarshal(body, &e) != nil || p == nil || e.Type != p.typ || e.Data.N >= len(p.seen) {
+		if p == nil {
 			continue
 		}
-		p.got(e.Data.N, now.Sub(p.began)-time.Duration(e.Data.Due), now)
+		if n, due, ok := p.event(packet); ok {
+			p.got(int(n), now.Sub(p.began)-time.Duration(due), now)
+		}
 	}
 }
 
@@ -142,7 +155,9 @@ func (l *load) parts(ctx context.Context) (*result, error) {
 // steady sends the part's events at the rate, each as one POST at its due time.
 func (l *load) steady(ctx context.Context, p *part) (*figures, error) {
 	usage := l.usage()
-	l.begin(p)
+	if err := l.begin(ctx, p); err != nil {
+		return nil, err
+	}
 	due := make(chan int, len(p.seen)) // a late generator must not hold the schedule back
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -151,8 +166,10 @@ func (l *load) steady(ctx context.Context, p *part) (*figures, error) {
 	})
 	for range l.o.Senders {
 		g.Go(func() error {
+			c := <-l.posters
+			defer func() { l.posters <- c }()
 			for n := range due {
-				if err := l.postOne(gctx, p, n); err != nil {
+				if err := l.postOne(c, p, n); err != nil {
 					return err
 				}
 			}
@@ -165,9 +182,25 @@ func (l *load) steady(ctx context.Context, p *part) (*figures, error) {
 	return l.finish(ctx, p, time.Since(p.began), usage)
 }
 
-func (l *load) begin(p *part) {
+// begin starts the clock of a part, with fresh connections: the api closes idle ones.
+func (l *load) begin(ctx context.Context, p *part) error {
+	l.hangUp()
+	for range l.o.Senders {
+		c, err := dialAPI(ctx, l.system.APIURL, l.token)
+		if err != nil {
+			return err
+		}
+		l.posters <- c
+	}
 	p.began = time.Now()
 	l.current.Store(p)
+	return nil
+}
+
+func (l *load) hangUp() {
+	for range len(l.posters) {
+		_ = (<-l.posters).conn.Close() // its last answer was read
+	}
 }
 
 func (l *load) dueAt(n int) time.Duration {
@@ -197,10 +230,10 @@ func (l *load) event(dst []byte, p *part, n int, due time.Duration) []byte {
 		p.typ, n, p.typ, user(n%l.o.Clients), n, int64(due), payload)
 }
 
-func (l *load) postOne(ctx context.Context, p *part, n int) error {
-	body := l.event(nil, p, n, l.dueAt(n))
+func (l *load) postOne(c *poster, p *part, n int) error {
+	c.body = l.event(c.body[:0], p, n, l.dueAt(n))
 	for {
-		status, _, err := l.post(ctx, "/api/events", "application/json", body)
+		status, _, err := c.post("/api/events", "application/json", c.body)
 		switch {
 		case err != nil:
 			return err
@@ -214,30 +247,16 @@ func (l *load) postOne(ctx context.Context, p *part, n int) error {
 	}
 }
 
-func (l *load) post(ctx context.Context, path, contentType string, body []byte) (int, []byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, l.system.APIURL+path, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, err
-	}
-	r.Header.Set("Authorization", "Bearer "+l.token)
-	r.Header.Set("Content-Type", contentType)
-	answer, err := l.http.Do(r)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	return answer.StatusCode, text, err
-}
-
 // burst sends all events of the part in batches, as fast as they are taken.
 func (l *load) burst(ctx context.Context, p *part) (*figures, error) {
 	usage := l.usage()
-	l.begin(p)
-	g, gctx := errgroup.WithContext(ctx)
+	if err := l.begin(ctx, p); err != nil {
+		return nil, err
+	}
+	var g errgroup.Group
 	g.SetLimit(l.o.Senders)
 	for from := 0; from < len(p.seen); from += batchSize {
-		g.Go(func() error { return l.postBatch(gctx, p, from, min(from+batchSize, len(p.seen))) })
+		g.Go(func() error { return l.postBatch(p, from, min(from+batchSize, len(p.seen))) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
@@ -246,7 +265,9 @@ func (l *load) burst(ctx context.Context, p *part) (*figures, error) {
 }
 
 // postBatch repeats the events that were pushed back until all are accepted.
-func (l *load) postBatch(ctx context.Context, p *part, from, to int) error {
+func (l *load) postBatch(p *part, from, to int) error {
+	c := <-l.posters
+	defer func() { l.posters <- c }()
 	var left []int
 	for n := from; n < to; n++ {
 		left = append(left, n)
@@ -256,7 +277,7 @@ func (l *load) postBatch(ctx context.Context, p *part, from, to int) error {
 		for _, n := range left {
 			body = append(l.event(body, p, n, time.Since(p.began)), '\n')
 		}
-		status, text, err := l.post(ctx, "/api/events/batch", "application/x-ndjson", body)
+		status, text, err := c.post("/api/events/batch", "application/x-ndjson", body)
 		if err != nil {
 			return err
 		}
