@@ -43,7 +43,7 @@ type Options struct {
 	Curve   bool     // every process has a key and the list of all, made by eventspine keygen
 	Env     []string // NAME=VALUE for every process
 
-	Launch func([]*Process) error // calls Start of each, in an order of its own; nil: downstream first
+	Launch func(*System, []*Process) error // calls Start of each, in an order of its own; nil: downstream first
 }
 
 // System is a running set of processes. The slices are in the order of the data path.
@@ -217,7 +217,7 @@ func (s *System) launch(o Options) error {
 	}
 	s.API = add("api", "api-1", "API_ADDR="+strings.TrimPrefix(s.APIURL, "http://"))
 	if o.Launch != nil {
-		return o.Launch(all)
+		return o.Launch(s, all)
 	}
 	var errs []error
 	for _, p := range all {
