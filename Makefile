@@ -27,7 +27,7 @@ lint: ## vet, staticcheck, golangci-lint
 	$(TOOLS)/golangci-lint run ./...
 
 bench: ## drive the five processes for a minute and print figures
-	test/servers.sh go run ./bench
+	ES_NICE=10 test/servers.sh go run ./bench
 
 bench-zmq: ## our ZeroMQ sockets beside libzmq, as ratios; installs what it needs and says so
 	bench/zmq/run.sh

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"eventspine/internal/run"
@@ -28,6 +29,7 @@ type options struct {
 	Burst   int      // events
 	Workers int      // worker processes
 	Senders int      // keep-alive connections of the generator
+	Procs   int      // processors that each service uses at once
 	Env     []string // NAME=VALUE for every service
 	Redis   string
 	ES      string
@@ -43,6 +45,7 @@ func main() {
 	flag.IntVar(&o.Burst, "burst", 20000, "events of the burst; 0: none")
 	flag.IntVar(&o.Workers, "workers", 1, "worker processes")
 	flag.IntVar(&o.Senders, "senders", 32, "keep-alive connections of the load generator")
+	flag.IntVar(&o.Procs, "procs", 1, "GOMAXPROCS of each service: they share the machine's processors, and one alone wakes fewer threads; 0: all")
 	flag.StringVar(&o.ES, "es", os.Getenv("EVENTSPINE_TEST_ES"), "URL of an Elasticsearch; empty: the embedded index")
 	flag.Func("env", "NAME=VALUE for every service; may be given several times", func(v string) error {
 		o.Env = append(o.Env, v)
@@ -72,6 +75,15 @@ func bench(ctx context.Context, o options, out io.Writer) int {
 	return run.ExitOK
 }
 
+// environment is what every service gets beside its own settings.
+func (o *options) environment() []string {
+	env := []string{"LOG_LEVEL=WARN"}
+	if o.Procs > 0 {
+		env = append(env, "GOMAXPROCS="+strconv.Itoa(o.Procs))
+	}
+	return append(env, o.Env...)
+}
+
 // measure starts everything, runs both parts, and stops everything.
 func measure(ctx context.Context, o options) (r *result, err error) {
 	dir, err := os.MkdirTemp("", "eventspine-bench-")
@@ -90,7 +102,7 @@ func measure(ctx context.Context, o options) (r *result, err error) {
 		defer func() { _ = p.Stop(5 * time.Second) }()
 		o.Redis = url
 	}
-	s, err := harness.Start(ctx, harness.Options{Bin: dir, Dir: dir, Workers: o.Workers, Redis: o.Redis, ES: o.ES, Env: append([]string{"LOG_LEVEL=WARN"}, o.Env...)})
+	s, err := harness.Start(ctx, harness.Options{Bin: dir, Dir: dir, Workers: o.Workers, Redis: o.Redis, ES: o.ES, Env: o.environment()})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@
 #
 # The command finds the server's URL in EVENTSPINE_TEST_ES. The exit code is the command's. A
 # server that is already named in EVENTSPINE_TEST_ES is used instead of starting one.
+# ES_NICE is the server's niceness, 0 by default; make bench sets it, as there the index shares its processors with the live path.
 # Everything run.sh reads from the environment applies; ES_HEAP is 512m here.
 set -euo pipefail
 
@@ -37,7 +38,7 @@ trap 'exit 130' INT TERM
 port=$(free_port)
 data=$(mktemp -d /var/tmp/eventspine-es.XXXXXX)
 echo "test/elasticsearch: starting Elasticsearch on 127.0.0.1:$port (about 15 s)" >&2
-"$here/run.sh" "$port" "$data" >"$data/server.log" 2>&1 &
+nice -n "${ES_NICE:-0}" "$here/run.sh" "$port" "$data" >"$data/server.log" 2>&1 &
 server=$!
 for ((i = 0; i < 240; i++)); do
 	listens "$port" && break
