@@ -94,18 +94,22 @@ func (b *bench) rows(ctx context.Context, o options) (rows []*row, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var left []measure
 	for _, m := range measures(o.Scale, keys) {
-		if !strings.Contains(m.Name, o.Only) {
-			continue
+		if strings.Contains(m.Name, o.Only) {
+			left = append(left, m)
 		}
-		r, err := b.row(ctx, m)
+	}
+	for len(left) > 0 {
+		n := 1
+		if len(left) > 1 && left[1].after {
+			n = 2
+		}
+		more, err := b.together(ctx, left[:n]...)
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, r)
-	}
-	if r := cost(rows); r != nil {
-		rows = append(rows, r)
+		rows, left = append(rows, more...), left[n:]
 	}
 	return rows, nil
 }

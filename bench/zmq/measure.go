@@ -27,6 +27,7 @@ type measure struct {
 	goal  float64 // of ours / libzmq's
 	less  bool    // less is better
 	extra bool    // system calls are counted in one more run
+	after bool    // is compared with the measure before it
 }
 
 func rate(o *outcome) float64 { return o.rate }
@@ -56,7 +57,7 @@ func measures(scale float64, keys string) []measure {
 		{Name: "latency p99 256 B", how: pushPull, role: slow(256, ""), unit: "µs", of: p99, goal: 1.5, less: true, extra: true},
 		{Name: "latency p99 1 KiB", how: pushPull, role: slow(1024, ""), unit: "µs", of: p99, goal: 1.5, less: true},
 		{Name: "1 subscription", how: direct, role: publish(256, many, 1), unit: "msg/s", of: rate},
-		{Name: "20,000 subscriptions", how: direct, role: publish(256, many, many), unit: "msg/s", of: rate},
+		{Name: "20,000 subscriptions", how: direct, role: publish(256, many, many), unit: "msg/s", of: rate, after: true},
 	}
 	for i := range all {
 		r := &all[i].role
@@ -89,42 +90,59 @@ type bench struct {
 	log     io.Writer
 }
 
-// row measures, both sides in turn.
-func (b *bench) row(ctx context.Context, m measure) (*row, error) {
-	var runs [2][]*outcome
+// together runs the measures and both sides of each in turn, as the machine's speed changes with time.
+func (b *bench) together(ctx context.Context, ms ...measure) (rows []*row, err error) {
+	runs := make([][2][]*outcome, len(ms))
 	for i := range b.repeats {
-		for k := range 2 {
-			side := (i + k) % 2
-			o, err := exchange(ctx, b.dir, b.sides[side], m.how, m.role, false)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", m.Name, err)
+		for j, m := range ms {
+			for k := range 2 {
+				side := (i + k) % 2
+				o, err := exchange(ctx, b.dir, b.sides[side], m.how, m.role, false)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", m.Name, err)
+				}
+				runs[j][side] = append(runs[j][side], o)
+				_, _ = fmt.Fprintf(b.log, "%s, %s: %.0f %s\n", m.Name, b.sides[side].name, m.of(o), m.unit)
 			}
-			runs[side] = append(runs[side], o)
-			_, _ = fmt.Fprintf(b.log, "%s, %s: %.0f %s\n", m.Name, b.sides[side].name, m.of(o), m.unit)
 		}
 	}
-	r := &row{Name: m.Name, Unit: m.unit, Ours: median(runs[0], m.of), Libzmq: median(runs[1], m.of), Allocations: runs[0][b.repeats-1].allocations}
-	var ratios []float64
-	for i := range b.repeats {
-		ratios = append(ratios, m.of(runs[0][i])/m.of(runs[1][i]))
+	for j, m := range ms {
+		r := m.row(runs[j])
+		if m.extra && b.sides[0].counter.name != "" {
+			if err := b.count(ctx, m, r); err != nil {
+				return nil, err
+			}
+		}
+		rows = append(rows, r)
 	}
-	slices.Sort(ratios)
-	r.judge(ratios[len(ratios)/2], m.goal, m.less)
+	if len(ms) == 2 {
+		rows = append(rows, cost(ms, runs))
+	}
+	return rows, nil
+}
+
+// row is what the runs, ours and libzmq's, came to.
+func (m measure) row(runs [2][]*outcome) *row {
+	r := &row{Name: m.Name, Unit: m.unit, Ours: median(runs[0], m.of), Libzmq: median(runs[1], m.of),
+		Allocations: runs[0][len(runs[0])-1].allocations}
+	r.judge(medianRatio(runs[0], runs[1], m.of), m.goal, m.less)
 	for side := range 2 {
 		r.CPU[side] = median(runs[side], func(o *outcome) float64 { return float64(o.cpu.Nanoseconds()) / 1e3 })
 		r.P50[side] = median(runs[side], func(o *outcome) float64 { return float64(o.p50.Nanoseconds()) / 1e3 })
 	}
-	if !m.extra || b.sides[0].counter.name == "" {
-		return r, nil
-	}
+	return r
+}
+
+// count runs each side once more with its system calls counted.
+func (b *bench) count(ctx context.Context, m measure, r *row) error {
 	for side, into := range []*map[string]float64{&r.Calls, &r.LibzmqCalls} {
 		o, err := exchange(ctx, b.dir, b.sides[side], m.how, m.role, true)
 		if err != nil {
-			return nil, fmt.Errorf("%s, counting system calls: %w", m.Name, err)
+			return fmt.Errorf("%s, counting system calls: %w", m.Name, err)
 		}
 		*into = o.calls
 	}
-	return r, nil
+	return nil
 }
 
 func (r *row) judge(ratio, goal float64, less bool) {
@@ -140,24 +158,24 @@ func (r *row) judge(ratio, goal float64, less bool) {
 	r.Met = &met
 }
 
-// cost is what so many subscriptions leave of the throughput with one, ours and libzmq's.
-func cost(rows []*row) *row {
-	at := func(name string) *row {
-		i := slices.IndexFunc(rows, func(r *row) bool { return r.Name == name })
-		if i < 0 {
-			return nil
-		}
-		return rows[i]
-	}
-	one, all := at("1 subscription"), at("20,000 subscriptions")
-	if one == nil || all == nil {
-		return nil
-	}
-	r := &row{Name: "20,000 subscriptions / 1", Unit: "of its rate", Ours: all.Ours / one.Ours, Libzmq: all.Libzmq / one.Libzmq}
+// cost is what the second measure leaves of the first one's rate, ours and libzmq's.
+func cost(ms []measure, runs [][2][]*outcome) *row {
+	r := &row{Name: ms[1].Name + " / " + ms[0].Name, Unit: "of its rate"}
+	r.Ours, r.Libzmq = medianRatio(runs[1][0], runs[0][0], rate), medianRatio(runs[1][1], runs[0][1], rate)
 	r.Ratio = r.Ours / r.Libzmq
 	met := r.Ours >= 0.9
 	r.Goal, r.Met = "ours ≥ 0.9", &met
 	return r
+}
+
+// medianRatio is the median of the ratios of runs that followed each other.
+func medianRatio(a, b []*outcome, of func(*outcome) float64) float64 {
+	ratios := make([]float64, len(a))
+	for i := range a {
+		ratios[i] = of(a[i]) / of(b[i])
+	}
+	slices.Sort(ratios)
+	return ratios[len(ratios)/2]
 }
 
 func median(runs []*outcome, of func(*outcome) float64) float64 {

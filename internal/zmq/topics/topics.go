@@ -18,11 +18,13 @@ type Index[K comparable] struct {
 	total int                  // different topics
 }
 
+// node holds its children by value, so that a step touches little memory.
 type node[K comparable] struct {
-	prefix string     // from the parent to here; empty at the root only
-	firsts []byte     // first byte of each child's prefix, in the order of next
-	next   []*node[K] // children
-	subs   []K        // who asked for exactly this topic, each once
+	prefix string    // from the parent to here; empty at the root and in a hole only
+	next   []node[K] // children: at their first byte minus low, with holes; or in the order of firsts
+	low    byte
+	subs   []K    // who asked for exactly this topic, each once
+	firsts []byte // first byte of each child's prefix when those lie far apart, else nil
 }
 
 // Add notes that k wants topic. fresh reports whether k did not want it before, and first
@@ -115,32 +117,76 @@ func (n *node[K]) step(msg []byte) (*node[K], []byte) {
 	if len(msg) == 0 {
 		return nil, nil
 	}
-	i := bytes.IndexByte(n.firsts, msg[0])
-	if i < 0 {
+	c := n.child(msg[0])
+	if c == nil {
 		return nil, nil
 	}
-	c := n.next[i]
-	if len(msg) < len(c.prefix) || string(msg[:len(c.prefix)]) != c.prefix {
+	more := len(c.prefix) - 1 // bytes to compare; the first one is known
+	if more > 0 && (len(msg) <= more || string(msg[1:1+more]) != c.prefix[1:]) {
 		return nil, nil
 	}
-	return c, msg[len(c.prefix):]
+	return c, msg[1+more:]
 }
 
-// insert finds or makes the node of topic.
+// child is the one whose prefix begins with first, or nil.
+func (n *node[K]) child(first byte) *node[K] {
+	i := int(first) - int(n.low)
+	if n.firsts != nil {
+		i = bytes.IndexByte(n.firsts, first)
+	}
+	if uint(i) >= uint(len(n.next)) || n.next[i].prefix == "" {
+		return nil
+	}
+	return &n.next[i]
+}
+
+// children are all that are no holes.
+func (n *node[K]) children() []node[K] {
+	all := make([]node[K], 0, len(n.next)+1)
+	for _, c := range n.next {
+		if c.prefix != "" {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// arrange makes all, of different first bytes, the node's children: with holes between them when those
+// take no more than twice as much memory, so that a few topics never take much of it.
+func (n *node[K]) arrange(all []node[K]) {
+	n.low, n.firsts, n.next = 0, nil, nil
+	if len(all) == 0 {
+		return
+	}
+	slices.SortFunc(all, func(a, b node[K]) int { return int(a.prefix[0]) - int(b.prefix[0]) })
+	low, high := all[0].prefix[0], all[len(all)-1].prefix[0]
+	if int(high)-int(low) >= 2*len(all) {
+		n.firsts, n.next = make([]byte, len(all)), slices.Clip(all)
+		for i := range all {
+			n.firsts[i] = all[i].prefix[0]
+		}
+		return
+	}
+	n.low, n.next = low, make([]node[K], int(high)-int(low)+1)
+	for _, c := range all {
+		n.next[c.prefix[0]-low] = c
+	}
+}
+
+// insert finds or makes the node of topic, which stays in its place until the index changes again.
 func (x *Index[K]) insert(topic string) *node[K] {
 	n := &x.root
 	for topic != "" {
-		i := bytes.IndexByte(n.firsts, topic[0])
-		if i < 0 {
-			leaf := &node[K]{prefix: strings.Clone(topic)}
-			n.firsts, n.next = append(n.firsts, topic[0]), append(n.next, leaf)
-			return leaf
+		c := n.child(topic[0])
+		if c == nil {
+			n.arrange(append(n.children(), node[K]{prefix: strings.Clone(topic)}))
+			return n.child(topic[0])
 		}
-		c := n.next[i]
 		if same := common(c.prefix, topic); same < len(c.prefix) { // split the edge
-			mid := &node[K]{prefix: c.prefix[:same], firsts: []byte{c.prefix[same]}, next: []*node[K]{c}}
-			c.prefix = c.prefix[same:]
-			n.next[i], c = mid, mid
+			below := *c
+			below.prefix = c.prefix[same:]
+			*c = node[K]{prefix: c.prefix[:same]}
+			c.arrange([]node[K]{below})
 		}
 		n, topic = c, topic[len(c.prefix):]
 	}
@@ -165,18 +211,17 @@ func (n *node[K]) remove(k K, topic string) (last bool) {
 		n.subs = n.subs[:len(n.subs)-1]
 		return len(n.subs) == 0
 	}
-	i := bytes.IndexByte(n.firsts, topic[0])
-	c := n.next[i]
+	c := n.child(topic[0])
 	if last = c.remove(k, topic[len(c.prefix):]); !last || len(c.subs) > 0 {
 		return last
 	}
-	switch len(c.next) {
+	switch below := c.children(); len(below) {
 	case 0:
-		n.firsts, n.next = slices.Delete(n.firsts, i, i+1), slices.Delete(n.next, i, i+1)
+		c.prefix = ""
+		n.arrange(n.children())
 	case 1: // join the edge again
-		only := c.next[0]
-		only.prefix = c.prefix + only.prefix
-		n.next[i] = only
+		below[0].prefix = c.prefix + below[0].prefix
+		*c = below[0]
 	}
 	return last
 }
@@ -186,8 +231,10 @@ func (n *node[K]) collect(path string, dst []string) []string {
 	if len(n.subs) > 0 {
 		dst = append(dst, path)
 	}
-	for _, c := range n.next {
-		dst = c.collect(path, dst)
+	for i := range n.next {
+		if n.next[i].prefix != "" {
+			dst = n.next[i].collect(path, dst)
+		}
 	}
 	return dst
 }
