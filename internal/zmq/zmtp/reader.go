@@ -172,24 +172,40 @@ func (r *Reader) vetSealed(flags byte, size uint64) error {
 	return nil
 }
 
-// body reads size bytes into mem if they fit there.
+// body reads size bytes, into mem if they fit there. What was announced and has not come yet
+// holds growStep bytes at most: a large frame is collected in pieces.
 func (r *Reader) body(size uint64, mem []byte) ([]byte, error) {
-	b := mem[:min(size, uint64(cap(mem)), growStep)]
-	if uint64(len(b)) < min(size, growStep) {
-		b = make([]byte, min(size, growStep))
+	if size <= growStep {
+		return r.fill(size, mem)
 	}
-	for done := uint64(0); ; {
-		n, err := io.ReadFull(r.r, b[done:])
+	var pieces [][]byte
+	for left := size; left > 0; {
+		piece, err := r.fill(min(left, growStep), nil)
 		if err != nil {
-			return nil, ended(err, true)
+			return nil, err
 		}
-		if done += uint64(n); done == size {
-			return b, nil
-		}
-		grown := make([]byte, min(size, 2*done))
-		copy(grown, b)
-		b = grown
+		pieces = append(pieces, piece)
+		left -= uint64(len(piece))
 	}
+	if uint64(cap(mem)) < size {
+		mem = make([]byte, size)
+	}
+	b := mem[:0]
+	for _, piece := range pieces {
+		b = append(b, piece...)
+	}
+	return b, nil
+}
+
+// fill reads size bytes, into mem if they fit there.
+func (r *Reader) fill(size uint64, mem []byte) ([]byte, error) {
+	if uint64(cap(mem)) < size {
+		mem = make([]byte, size)
+	}
+	if _, err := io.ReadFull(r.r, mem[:size]); err != nil {
+		return nil, ended(err, true)
+	}
+	return mem[:size], nil
 }
 
 // Pending reports whether a whole frame is in the buffer already, so that Next will not wait

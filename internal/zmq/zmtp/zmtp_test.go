@@ -349,6 +349,18 @@ func TestPropertiesAreFew(t *testing.T) {
 // handshakeCost is what an honest peer's handshake takes besides a read buffer, with room.
 const handshakeCost = 8 << 10
 
+// A long frame holds what came of it and one piece more, however much was announced.
+func TestLongFramesHoldWhatCame(t *testing.T) {
+	const came = 1 << 20
+	b := long(0, 8<<20, make([]byte, came))
+	lim := Limits{Frame: 16 << 20, Frames: 2, Message: 16 << 20}
+	allocs.AtMost(t, came+allocs.Slack+8<<10, func() { // 8 KiB are the buffer, the list of pieces and the error
+		if _, _, err := NewReader(bufio.NewReader(bytes.NewReader(b)), lim).Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("a frame cut short: %v", err)
+		}
+	})
+}
+
 // FuzzReader reads frames, plain ones (sealed is false) or what is inside the boxes of a peer that
 // holds the keys. What it gives must be on the wire again as it came, and cost no more than came,
 // 64 KiB, and the slices that hold the frames.
