@@ -13,6 +13,7 @@ import (
 )
 
 func main() {
+	run.Collector(os.Environ()) // dev is all five services
 	ctx, stop := run.Signals(context.Background())
 	code := execute(ctx)
 	stop()

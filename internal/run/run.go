@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"eventspine/internal/config"
@@ -39,6 +41,7 @@ func Main[C any, D any, P interface {
 	*C
 	config.Service
 }](s Service[C, D]) {
+	Collector(os.Environ())
 	ctx, stop := Signals(context.Background())
 	code := Exec[C, D, P](ctx, s, os.Environ(), os.Stdout, os.Stderr)
 	stop()
@@ -75,6 +78,22 @@ func Exec[C any, D any, P interface {
 	}
 	base.Log.Info("stopped")
 	return ExitOK
+}
+
+// gcPercent is how much a process may allocate between two garbage collections, in percent of
+// what it holds. At Go's 100 a process that holds 4 MB and moves 500 MB a second collects a
+// hundred times a second, for a third of its CPU; these processes hold little.
+const gcPercent = 400
+
+// Collector sets the garbage collector of this process for moving much and holding little,
+// unless GOGC is in the environment. Call it once, from main.
+func Collector(environ []string) {
+	for _, v := range environ {
+		if strings.HasPrefix(v, "GOGC=") {
+			return
+		}
+	}
+	debug.SetGCPercent(gcPercent)
 }
 
 // Logger is the JSON logger of a service.

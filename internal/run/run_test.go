@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -177,5 +178,27 @@ func TestSignalsEndTheProcess(t *testing.T) {
 				t.Errorf("ended with %v, want code %d", err, c.code)
 			}
 		})
+	}
+}
+
+// TestCollector: GOGC wins over ours, also when it is empty or off.
+func TestCollector(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	for _, c := range []struct {
+		environ []string
+		want    int
+	}{
+		{nil, gcPercent},
+		{[]string{"PATH=/bin", "GOGCX=7"}, gcPercent},
+		{[]string{"GOGC=50"}, 100},
+		{[]string{"PATH=/bin", "GOGC=off"}, 100},
+		{[]string{"GOGC="}, 100},
+	} {
+		debug.SetGCPercent(100)
+		Collector(c.environ)
+		if got := debug.SetGCPercent(100); got != c.want {
+			t.Errorf("%q: %d %%, want %d", c.environ, got, c.want)
+		}
 	}
 }
