@@ -254,6 +254,14 @@ func (c *cause) String() string {
 	return clip(s, 500)
 }
 
+// refused is an answer that is no success.
+type refused struct {
+	status int
+	reason string
+}
+
+func (r *refused) Error() string { return fmt.Sprintf("status %d: %s", r.status, r.reason) }
+
 // refusal is the reason in an error answer of Elasticsearch, or of a proxy before it.
 func refusal(status int, body []byte) error {
 	var answer struct {
@@ -267,9 +275,9 @@ func refusal(status int, body []byte) error {
 		if roots := answer.Error.RootCause; len(roots) > 0 && roots[0].Reason != "" {
 			c = &roots[0]
 		}
-		return fmt.Errorf("status %d: %s", status, c)
+		return &refused{status, c.String()}
 	}
-	return fmt.Errorf("status %d: %s", status, clip(strings.ToValidUTF8(string(body), "�"), 200))
+	return &refused{status, clip(strings.ToValidUTF8(string(body), "�"), 200)}
 }
 
 // clip shortens s to about limit bytes: what matters stands at its ends.

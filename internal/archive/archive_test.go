@@ -296,6 +296,28 @@ func TestKindsOfOtherCalls(t *testing.T) {
 	}
 }
 
+func TestSearchWaitsForShardsOfANewIndex(t *testing.T) {
+	shardless := status(503, `{"error":{"type":"search_phase_execution_exception","reason":"all shards failed"}}`)
+	found := status(200, `{"count":3,"hits":{"total":{"value":3},"hits":[]}}`)
+	for _, misses := range []int{1, 3} {
+		_, a := newInjector(t, append(slices.Repeat([]http.HandlerFunc{shardless}, misses), found)...)
+		if p, err := a.Search(t.Context(), Query{AnyUser: true}); err != nil || p.Total != 3 {
+			t.Errorf("search after %d answers without shards: total %d, error %v", misses, p.Total, err)
+		}
+		_, a = newInjector(t, append(slices.Repeat([]http.HandlerFunc{shardless}, misses), found)...)
+		if n, err := a.Count(t.Context(), Query{AnyUser: true}); err != nil || n != 3 {
+			t.Errorf("count after %d answers without shards: %d, error %v", misses, n, err)
+		}
+	}
+	in, a := newInjector(t, slices.Repeat([]http.HandlerFunc{shardless}, 50)...)
+	if _, err := a.Search(t.Context(), Query{AnyUser: true}); fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "all shards") {
+		t.Errorf("search without shards: %v", err)
+	}
+	if n := len(in.requests); n < 3 || n > 8 {
+		t.Errorf("%d requests before it gave up, want a handful", n)
+	}
+}
+
 func TestNew(t *testing.T) {
 	for _, o := range []Options{{}, {URLs: []string{"127.0.0.1:9200", "https://user:pass@es.example:443"}}, {Index: "e1"}, {MaxBulk: 1 << 40}} {
 		a, err := New(o)

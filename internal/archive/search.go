@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -42,7 +44,7 @@ type Page struct {
 // Search returns a page of the matching events by timestamp, then seq, then id. Pages go on
 // where the one before ended, also while events come in. Errors are of kind Invalid for a
 // query or page token that breaks a rule, with the fields named as in the HTTP API, else
-// Unavailable or Overloaded. An answer is whole or an error: never only the shards that worked.
+// Unavailable (after two seconds of tries when shards are missing) or Overloaded. An answer is whole or an error: never only the shards that worked.
 func (a *Archive) Search(ctx context.Context, q Query) (Page, error) {
 	const op = "search"
 	if q.Size == 0 {
@@ -54,10 +56,12 @@ func (a *Archive) Search(ctx context.Context, q Query) (Page, error) {
 	}
 	no := false
 	// No filter_path here: with one Elasticsearch writes each _source anew, and 12.50 comes back as 12.5.
-	answer, err := a.call(ctx, op, esapi.SearchRequest{
-		Index:                     []string{a.pattern()},
-		Body:                      bytes.NewReader(body),
-		AllowPartialSearchResults: &no,
+	answer, err := patiently(ctx, func(ctx context.Context) ([]byte, error) {
+		return a.call(ctx, op, esapi.SearchRequest{
+			Index:                     []string{a.pattern()},
+			Body:                      bytes.NewReader(body),
+			AllowPartialSearchResults: &no,
+		})
 	})
 	if err != nil {
 		return Page{}, ours(op, err)
@@ -81,7 +85,9 @@ func (a *Archive) Count(ctx context.Context, q Query) (int64, error) {
 	if err != nil {
 		return 0, fault.E(op, fault.Internal, err)
 	}
-	answer, err := a.call(ctx, op, esapi.CountRequest{Index: []string{a.pattern()}, Body: bytes.NewReader(body)})
+	answer, err := patiently(ctx, func(ctx context.Context) ([]byte, error) {
+		return a.call(ctx, op, esapi.CountRequest{Index: []string{a.pattern()}, Body: bytes.NewReader(body)})
+	})
 	if err != nil {
 		return 0, ours(op, err)
 	}
@@ -98,6 +104,26 @@ func (a *Archive) Count(ctx context.Context, q Query) (int64, error) {
 		return 0, fault.Errorf(op, fault.Unavailable, "%d shards did not answer", found.Shards.Failed)
 	}
 	return found.Count, nil
+}
+
+// patience is how long a search waits for shards: those of an index that is just being made
+// answer 503 for a moment.
+const patience = 2 * time.Second
+
+// patiently repeats a read that was answered with 503, for patience or until ctx ends.
+func patiently(ctx context.Context, read func(context.Context) ([]byte, error)) ([]byte, error) {
+	for began, wait := time.Now(), 50*time.Millisecond; ; wait *= 2 {
+		answer, err := read(ctx)
+		var r *refused
+		if !errors.As(err, &r) || r.status != http.StatusServiceUnavailable || time.Since(began)+wait > patience {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+		}
+	}
 }
 
 // ours turns Elasticsearch's refusal of a query that passed our own rules into what it is.
