@@ -86,7 +86,7 @@ func (j *Journal) bootPartition(ctx context.Context, p int) (bool, error) {
 		return false, rdb.Classify(op, err)
 	}
 	keys := []string{key(p, "head"), key(p, "journal")}
-	got, err := j.boot.Eval(ctx, node, keys, j.highest[p].Load()).Int64Slice()
+	got, err := j.boot.Eval(ctx, node, keys, j.highest[p].Load(), p).Int64Slice()
 	if err != nil {
 		return false, rdb.Classify(op, err)
 	}

@@ -2,7 +2,10 @@
 -- A server that was started again may have been rolled back, and a head that is missing was
 -- wiped: both begin a new epoch, whose numbers lie far above all that were ever given.
 --
--- KEYS  1 head, 2 journal        ARGV  1 highest number the caller ever saw
+-- The numbers of the partitions lie apart, each a stride of 2^28 from the next: a client that
+-- knows one number only, and not whose, is then understood.
+--
+-- KEYS  1 head, 2 journal        ARGV  1 highest number the caller ever saw, 2 the partition
 -- Returns epoch, seq, 1 when the epoch is new.
 local call, fmt = redis.call, string.format
 local info = redis.pcall('INFO', 'server')
@@ -14,7 +17,7 @@ local tail = call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 local highest = math.max(tonumber(state[2] or 0), tonumber(ARGV[1]),
   tail[1] and tonumber(string.match(tail[1][1], '^%d+')) or 0)
 local clock = call('TIME')
-local base = ((clock[1] - 1735689600) * 1000 + math.floor(clock[2] / 1000)) * 8192
+local base = ((clock[1] - 1735689600) * 1000 + math.floor(clock[2] / 1000)) * 8192 + ARGV[2] * 268435456
 if base <= highest then base = highest + 8192 end
 
 local fields = { 'epoch', fmt('%d', base), 'seq', fmt('%d', base), 'run', run }

@@ -71,6 +71,25 @@ func TestNewEpochLiesAboveWhateverIsThere(t *testing.T) {
 	})
 }
 
+func TestNumbersOfPartitionsLieApart(t *testing.T) {
+	const stride = 1 << 28
+	onEach(t, nil, func(t *testing.T, j *journal.Journal, _ redis.UniversalClient) {
+		_, first, err := j.Head(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for p := 1; p < 4; p++ {
+			_, epoch, err := j.Head(t.Context(), p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if apart := epoch - first; apart < uint64(p)*stride || apart > uint64(p)*stride+stride/2 {
+				t.Errorf("partition %d begins %d after partition 0, want %d strides of %d", p, apart, p, stride)
+			}
+		}
+	})
+}
+
 func TestWorkersOnOneServerDoNotFightOverEpochs(t *testing.T) {
 	testkit.EachRedis(t, func(t *testing.T, url string) {
 		a, b := start(t, open(t, url), nil), start(t, open(t, url), nil)
