@@ -30,17 +30,23 @@ type poster struct {
 	body   []byte // of the caller
 }
 
-func dialAPI(ctx context.Context, base, token string) (*poster, error) {
+// dial connects to the host of a base URL.
+func dial(ctx context.Context, base string) (conn net.Conn, host string, err error) {
 	u, err := url.Parse(base)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", u.Host)
+	conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", u.Host)
+	return conn, u.Host, err
+}
+
+func dialAPI(ctx context.Context, base, token string) (*poster, error) {
+	conn, host, err := dial(ctx, base)
 	if err != nil {
 		return nil, err
 	}
 	return &poster{conn: conn, in: bufio.NewReader(conn),
-		prefix: " HTTP/1.1\r\nHost: " + u.Host + "\r\nAuthorization: Bearer " + token + "\r\n"}, nil
+		prefix: " HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: Bearer " + token + "\r\n"}, nil
 }
 
 // post sends one request and waits for its answer, 30 s at most.
@@ -70,16 +76,12 @@ type browser struct {
 }
 
 func dialBridge(ctx context.Context, base, token string) (*browser, error) {
-	u, err := url.Parse(base)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", u.Host)
+	conn, host, err := dial(ctx, base)
 	if err != nil {
 		return nil, err
 	}
 	b := &browser{conn: conn, in: bufio.NewReader(conn)}
-	if err := b.open(u.Host, token); err != nil {
+	if err := b.open(host, token); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return b, nil

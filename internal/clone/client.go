@@ -216,7 +216,7 @@ func (c *Client) session(ctx context.Context) error {
 		stop()
 		return errors.Join(err, sub.Close(ctx))
 	}
-	in, got := receive(ctx, sub), make(chan snapshot)
+	in, got := zmq.Receive(ctx, sub), make(chan snapshot)
 	var asking sync.WaitGroup
 	c.mu.Lock()
 	c.f.lose()
@@ -230,7 +230,7 @@ func (c *Client) session(ctx context.Context) error {
 }
 
 // follow keeps the copy up to date. ask starts to get a snapshot, which comes over got.
-func (c *Client) follow(ctx context.Context, in <-chan received, got <-chan snapshot, ask func()) error {
+func (c *Client) follow(ctx context.Context, in <-chan zmq.Received, got <-chan snapshot, ask func()) error {
 	ask()
 	asked := true
 	patience := time.NewTimer(silence * c.o.Heartbeat)
@@ -239,11 +239,11 @@ func (c *Client) follow(ctx context.Context, in <-chan received, got <-chan snap
 		changed := false
 		select {
 		case r := <-in:
-			if r.err != nil || r.m == nil {
-				return r.err
+			if r.Err != nil || r.Msg == nil {
+				return r.Err
 			}
 			patience.Reset(silence * c.o.Heartbeat)
-			changed = c.take(r.m)
+			changed = c.take(r.Msg)
 		case s := <-got:
 			asked = false
 			patience.Reset(silence * c.o.Heartbeat)

@@ -8,17 +8,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"eventspine/internal/testkit"
 )
 
 // peer runs test/interop/chp_peer.py, an independent client or server on libzmq.
 func peer(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	if err := exec.Command("python3", "-c", "import zmq").Run(); err != nil {
-		if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") != "" {
-			t.Fatalf("python3 with pyzmq is missing: %v", err)
-		}
-		t.Skip("python3 with pyzmq is missing")
-	}
+	testkit.Pyzmq(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // outlives the test's own, to end in order
 	t.Cleanup(cancel)
 	c := exec.CommandContext(ctx, "python3", append([]string{"../../test/interop/chp_peer.py"}, args...)...)

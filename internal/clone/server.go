@@ -109,7 +109,7 @@ func (s *Server) close(ctx context.Context) error {
 // once.
 func (s *Server) Run(ctx context.Context) error {
 	reading, stop := context.WithCancel(ctx)
-	asked, changed := receive(reading, s.snapshot), receive(reading, s.change)
+	asked, changed := zmq.Receive(reading, s.snapshot), zmq.Receive(reading, s.change)
 	err := s.serve(ctx, asked, changed)
 	stop()
 	for range asked { // waits for the readers
@@ -127,21 +127,21 @@ func (s *Server) Run(ctx context.Context) error {
 	return fault.E("clone", fault.KindOf(err), err)
 }
 
-func (s *Server) serve(ctx context.Context, asked, changed <-chan received) error {
+func (s *Server) serve(ctx context.Context, asked, changed <-chan zmq.Received) error {
 	beat := time.NewTicker(s.o.Heartbeat)
 	defer beat.Stop()
 	for {
 		select {
 		case got := <-asked:
-			if got.err != nil {
-				return got.err
+			if got.Err != nil {
+				return got.Err
 			}
-			s.answer(got.m)
+			s.answer(got.Msg)
 		case got := <-changed:
-			if got.err != nil {
-				return got.err
+			if got.Err != nil {
+				return got.Err
 			}
-			s.batch(got.m, changed)
+			s.batch(got.Msg, changed)
 		case now := <-beat.C:
 			s.expire(now)
 			s.publish(s.store.heartbeat())
@@ -177,7 +177,7 @@ func (s *Server) refuse(what string, err error) {
 }
 
 // batch makes the change and those that wait behind it, saves once and publishes them.
-func (s *Server) batch(first zmq.Msg, more <-chan received) {
+func (s *Server) batch(first zmq.Msg, more <-chan zmq.Received) {
 	next, now := s.store.clone(), time.Now()
 	var done []message
 	add := func(frames zmq.Msg) {
@@ -195,8 +195,8 @@ func (s *Server) batch(first zmq.Msg, more <-chan received) {
 	for range maxBatch - 1 {
 		select {
 		case got := <-more:
-			if got.err == nil {
-				add(got.m)
+			if got.Err == nil {
+				add(got.Msg)
 			}
 			continue
 		default:
@@ -250,30 +250,4 @@ func (s *Server) publish(m message) {
 	if err := s.updates.TrySend(m.encode()); err != nil {
 		s.log.Warn("an update was not published; clients ask for a snapshot", "error", err.Error())
 	}
-}
-
-// received is a message, or the error after which there are no more.
-type received struct {
-	m   zmq.Msg
-	err error
-}
-
-// receive passes on what socket receives until ctx ends or it fails, and then closes the channel.
-func receive(ctx context.Context, socket *zmq.Socket) <-chan received {
-	in := make(chan received)
-	go func() {
-		defer close(in)
-		for {
-			m, err := socket.Recv(ctx)
-			select {
-			case in <- received{m, err}:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return in
 }

@@ -100,7 +100,7 @@ func (w *watch) look(now time.Time) {
 	}
 	w.marks = w.marks[n:]
 	late := w.oldest(now) > w.limits.Wait
-	if l.received > l.taken {
+	if last := len(w.marks) - 1; l.received > l.taken && (last < 0 || w.marks[last].received < l.received) {
 		w.marks = append(w.marks, mark{now, l.received})
 	}
 	excused := w.limits.Excused != nil && w.limits.Excused()

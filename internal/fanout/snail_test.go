@@ -178,3 +178,16 @@ func TestWatchWithoutALimit(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Excused for as long as it may be, a subscriber whose queue stands still costs no more memory
+// with every look.
+func TestWaitingForOthersTakesNoMemory(t *testing.T) {
+	q := simulated{room: 1000, in: steady(10_000), out: steady(0)}
+	w := watch{limits: Snail{Wait: time.Second, Limit: time.Minute, Excused: func() bool { return true }}}
+	if at := q.run(&w, 10*time.Minute); at != 0 {
+		t.Errorf("ended after %s", at)
+	}
+	if len(w.marks) > 2 {
+		t.Errorf("%d marks for a queue that stands still", len(w.marks))
+	}
+}

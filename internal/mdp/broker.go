@@ -56,15 +56,15 @@ func (b *Broker) Run(ctx context.Context) error {
 	x := newExchange(b.o, b.socket.TrySend)
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	in := receive(reading, b.socket)
+	in := zmq.Receive(reading, b.socket)
 	clock := time.NewTicker(b.o.Heartbeat / ticksPerBeat)
 	defer clock.Stop()
 	var failed error
 	for failed == nil && ctx.Err() == nil {
 		select {
 		case got := <-in:
-			if failed = got.err; failed == nil && got.m != nil {
-				x.handle(got.m)
+			if failed = got.Err; failed == nil && got.Msg != nil {
+				x.handle(got.Msg)
 			}
 		case <-clock.C:
 			x.tick()
@@ -83,30 +83,4 @@ func (b *Broker) Run(ctx context.Context) error {
 		return nil
 	}
 	return fault.E("control plane", fault.KindOf(failed), failed)
-}
-
-// received is a message, or the error after which there are no more.
-type received struct {
-	m   zmq.Msg
-	err error
-}
-
-// receive passes on what p receives until ctx ends or p fails, and then closes the channel.
-func receive(ctx context.Context, p plug) <-chan received {
-	in := make(chan received)
-	go func() {
-		defer close(in)
-		for {
-			m, err := p.Recv(ctx)
-			select {
-			case in <- received{m, err}:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return in
 }

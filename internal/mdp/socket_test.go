@@ -152,12 +152,7 @@ func TestAPlaceThatIsTaken(t *testing.T) {
 // peer runs test/interop/mdp_peer.py, an independent client and worker on libzmq.
 func peer(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	if err := exec.Command("python3", "-c", "import zmq").Run(); err != nil {
-		if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") != "" {
-			t.Fatalf("python3 with pyzmq is missing: %v", err)
-		}
-		t.Skip("python3 with pyzmq is missing")
-	}
+	testkit.Pyzmq(t)
 	c := exec.CommandContext(within(t), "python3", append([]string{"../../test/interop/mdp_peer.py"}, args...)...)
 	c.Stderr = os.Stderr
 	return c

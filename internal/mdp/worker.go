@@ -124,7 +124,7 @@ func (s *session) run(ctx context.Context, dial func() (plug, error)) error {
 	}
 	inner, stop := context.WithCancel(ctx)
 	working, halt := context.WithCancel(context.WithoutCancel(ctx))
-	in := receive(inner, s.plug)
+	in := zmq.Receive(inner, s.plug)
 	err = s.serve(ctx, working, in)
 	if ctx.Err() != nil {
 		s.finish()
@@ -145,7 +145,7 @@ func (s *session) run(ctx context.Context, dial func() (plug, error)) error {
 	return err
 }
 
-func (s *session) serve(ctx, working context.Context, in <-chan received) error {
+func (s *session) serve(ctx, working context.Context, in <-chan zmq.Received) error {
 	if err := s.say(ready, []byte(s.o.Service)); err != nil {
 		return err
 	}
@@ -157,11 +157,11 @@ func (s *session) serve(ctx, working context.Context, in <-chan received) error 
 	for {
 		select {
 		case got := <-in:
-			if got.err != nil || got.m == nil {
-				return got.err
+			if got.Err != nil || got.Msg == nil {
+				return got.Err
 			}
 			patience.Reset(alive)
-			if err := s.obey(working, got.m); err != nil {
+			if err := s.obey(working, got.Msg); err != nil {
 				return err
 			}
 		case answer := <-s.done:

@@ -15,25 +15,29 @@ var benchSizes = []struct {
 func BenchmarkPushPull(b *testing.B) {
 	for _, size := range benchSizes {
 		b.Run(size.name, func(b *testing.B) {
-			pull, ep := bound(b, Pull, Options{})
-			push := connected(b, Push, Options{}, ep)
-			peersOf(b, 1, push, pull)
-			body := make([]byte, size.n)
-			done := make(chan error, 1)
-			b.ReportAllocs()
-			b.ResetTimer()
-			go func() { done <- drain(pull, b.N) }()
-			for range b.N {
-				if err := push.Send(b.Context(), Msg{body}); err != nil {
-					b.Fatal(err)
-				}
-			}
-			if err := <-done; err != nil {
-				b.Fatal(err)
-			}
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+			benchmarkPushPull(b, size.n, Options{}, Options{})
 		})
 	}
+}
+
+func benchmarkPushPull(b *testing.B, size int, server, client Options) {
+	pull, ep := bound(b, Pull, server)
+	push := connected(b, Push, client, ep)
+	peersOf(b, 1, push, pull)
+	body := make([]byte, size)
+	done := make(chan error, 1)
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() { done <- drain(pull, b.N) }()
+	for range b.N {
+		if err := push.Send(b.Context(), Msg{body}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
 }
 
 // BenchmarkForward sends at the pace of the slower subscriber, so that nothing is dropped.
@@ -94,21 +98,5 @@ func drain(s *Socket, n int) error {
 
 func BenchmarkCurve(b *testing.B) {
 	server, client := curves(b)
-	pull, ep := bound(b, Pull, server)
-	push := connected(b, Push, client, ep)
-	peersOf(b, 1, push, pull)
-	body := make([]byte, 256)
-	done := make(chan error, 1)
-	b.ReportAllocs()
-	b.ResetTimer()
-	go func() { done <- drain(pull, b.N) }()
-	for range b.N {
-		if err := push.Send(b.Context(), Msg{body}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := <-done; err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+	benchmarkPushPull(b, 256, server, client)
 }

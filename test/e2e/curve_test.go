@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 	"eventspine/internal/zmq/curve"
 	"eventspine/test/harness"
@@ -133,21 +134,10 @@ func python(t *testing.T, kind, endpoint string, options map[string]any) func(or
 	}
 }
 
-func needCurve(t *testing.T) {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "python3", "-c", "import zmq; assert zmq.has('curve')").CombinedOutput()
-	switch {
-	case err != nil && os.Getenv("EVENTSPINE_REQUIRE_SERVERS") != "":
-		t.Fatalf("python3 with pyzmq and CURVE is needed: %v\n%s", err, out)
-	case err != nil:
-		t.Skip("python3 with pyzmq and CURVE is absent")
-	}
-}
-
 // throughLibzmq pushes an event with a program of another language and gets it with one, both
 // with the operator's key; one without a key beside them gets nothing.
 func throughLibzmq(t *testing.T, s *harness.System) {
-	needCurve(t)
+	testkit.Pyzmq(t)
 	keys := readKey(t, s, "operator.key")
 	with := func(server string) map[string]any {
 		return map[string]any{"curve_publickey": b64(keys.Public), "curve_secretkey": b64(keys.Secret), "curve_serverkey": b64(readKey(t, s, server+".pub").Public)}

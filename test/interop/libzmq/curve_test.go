@@ -2,12 +2,12 @@ package libzmq
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 	"eventspine/internal/zmq/curve"
 )
@@ -36,19 +36,8 @@ func secured(ourKeys, theirKeys curve.Pair, weServe bool, known, listed curve.Ke
 	return zmq.Options{Curve: ours}, theirs
 }
 
-func needCurve(t *testing.T) {
-	t.Helper()
-	needPyzmq(t)
-	if err := exec.Command("python3", "-c", "import zmq; assert zmq.has('curve')").Run(); err != nil {
-		if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") != "" {
-			t.Fatalf("python3's libzmq has no CURVE: %v", err)
-		}
-		t.Skip("this libzmq has no CURVE")
-	}
-}
-
 func TestCurve(t *testing.T) {
-	needCurve(t)
+	testkit.Pyzmq(t)
 	for _, c := range []struct {
 		ours   zmq.Type
 		theirs string
@@ -80,7 +69,7 @@ func TestCurve(t *testing.T) {
 }
 
 func TestCurveSubscriptions(t *testing.T) {
-	needCurve(t)
+	testkit.Pyzmq(t)
 	for _, wePublish := range []bool{true, false} {
 		t.Run(fmt.Sprintf("we publish %v", wePublish), func(t *testing.T) {
 			t.Parallel()
@@ -119,7 +108,7 @@ func TestCurveSubscriptions(t *testing.T) {
 // Wrong keys, keys that are not listed, and plain peers get nothing through, either way round.
 // Of two different mechanisms libzmq often sees the difference first and hangs up.
 func TestCurveRefusals(t *testing.T) {
-	needCurve(t)
+	testkit.Pyzmq(t)
 	ours, theirs, strange := newKeys(t), newKeys(t), newKeys(t)
 	serve := func(known, listed curve.Key) (zmq.Options, settings) {
 		return secured(ours, theirs, true, known, listed)
@@ -170,7 +159,7 @@ func TestCurveRefusals(t *testing.T) {
 
 // pyzmq reads the key files that we write.
 func TestKeyFiles(t *testing.T) {
-	needCurve(t)
+	testkit.Pyzmq(t)
 	p, path := newKeys(t), t.TempDir()+"/ana"
 	if err := p.WriteFiles(path + ".key"); err != nil {
 		t.Fatal(err)

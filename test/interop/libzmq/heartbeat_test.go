@@ -5,12 +5,13 @@ import (
 	"testing"
 	"time"
 
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 )
 
 // libzmq answers our PINGs, plain and under CURVE, and never sees one as a message.
 func TestOurHeartbeats(t *testing.T) {
-	needCurve(t)
+	testkit.Pyzmq(t)
 	for _, encrypted := range []bool{false, true} {
 		for _, weBind := range []bool{true, false} {
 			t.Run(fmt.Sprintf("encrypted %v, we bind %v", encrypted, weBind), func(t *testing.T) {
@@ -38,7 +39,7 @@ func TestOurHeartbeats(t *testing.T) {
 
 // Both ends announce ZMTP 3.1, and a peer that stops answering is given up.
 func TestAFrozenPeerIsGivenUp(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	s, p := meet(t, zmq.Dealer, zmq.Options{HeartbeatInterval: 50 * time.Millisecond, HeartbeatTimeout: 300 * time.Millisecond},
 		"DEALER", nil, true, "tcp://127.0.0.1:0")
 	eventually(t, "the connection", func() bool { return s.Stats().Peers == 1 })

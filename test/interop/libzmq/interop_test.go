@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 )
 
@@ -59,17 +60,6 @@ type answer struct {
 	Again    bool     `json:"again"`
 	N        int      `json:"n"`
 	Dropped  bool     `json:"dropped"`
-}
-
-func needPyzmq(t *testing.T) {
-	t.Helper()
-	err := exec.Command("python3", "-c", "import zmq").Run()
-	if err != nil && os.Getenv("EVENTSPINE_REQUIRE_SERVERS") == "" {
-		t.Skip("python3 with pyzmq is absent")
-	}
-	if err != nil {
-		t.Fatalf("python3 with pyzmq is needed: %v", err)
-	}
 }
 
 // settings are pyzmq's socket options; []byte values arrive as bytes.
@@ -253,7 +243,7 @@ func shapes() []zmq.Msg {
 // eachWay runs fn with either side binding, and with the peer's heartbeats in one of the ways.
 func eachWay(t *testing.T, fn func(t *testing.T, weBind bool, heartbeat int)) {
 	t.Helper()
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	t.Run("we bind", func(t *testing.T) { t.Parallel(); fn(t, true, 50) })
 	t.Run("we connect", func(t *testing.T) { t.Parallel(); fn(t, false, 0) })
 }
@@ -431,7 +421,7 @@ func TestRouterAnswers(t *testing.T) {
 // An idle peer that beats every 50 ms gets its PONGs, so that it keeps the connection, and
 // the application sees none of it.
 func TestHeartbeatsKeepAnIdleConnection(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	for ours, theirs := range map[zmq.Type]string{zmq.Push: "PULL", zmq.Pull: "PUSH", zmq.XPub: "SUB",
 		zmq.XSub: "XPUB", zmq.Rep: "REQ", zmq.Req: "REP"} {
 		t.Run(ours.String(), func(t *testing.T) {
@@ -472,7 +462,7 @@ func stays(t *testing.T, s *zmq.Socket, d time.Duration) {
 }
 
 func TestPeersThatDoNotMatchAreRefused(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	events := make(chan zmq.Event, 64)
 	s := zmq.New(zmq.Pull, zmq.Options{Monitor: func(e zmq.Event) {
 		select {

@@ -5,12 +5,13 @@ import (
 	"path/filepath"
 	"testing"
 
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 )
 
 // The same bytes go over every transport, so a few pairs show that endpoints mean the same.
 func TestIPC(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	for i, c := range []struct {
 		ours   zmq.Type
 		theirs string

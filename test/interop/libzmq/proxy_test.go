@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 )
 
@@ -87,7 +88,7 @@ func (d *device) steered(pass func(), p *peer, want zmq.Msg) {
 }
 
 func TestProxyQueue(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	t.Parallel()
 	d := startDevice(t, zmq.Router, zmq.Dealer)
 	client, server := start(t, "REQ", "connect", d.front, nil), start(t, "REP", "connect", d.back, nil)
@@ -110,7 +111,7 @@ func TestProxyQueue(t *testing.T) {
 }
 
 func TestProxyForwarder(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	t.Parallel()
 	d := startDevice(t, zmq.XSub, zmq.XPub)
 	pub, sub := start(t, "PUB", "connect", d.front, nil), start(t, "SUB", "connect", d.back, nil)
@@ -135,7 +136,7 @@ func TestProxyForwarder(t *testing.T) {
 }
 
 func TestProxyStreamer(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	t.Parallel()
 	d := startDevice(t, zmq.Pull, zmq.Push)
 	push, pull := start(t, "PUSH", "connect", d.front, nil), start(t, "PULL", "connect", d.back, nil)

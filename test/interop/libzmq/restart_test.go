@@ -6,11 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"eventspine/internal/testkit"
 	"eventspine/internal/zmq"
 )
 
 func TestTheirRestart(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	var p *peer
 	t.Run("first life", func(t *testing.T) { p = start(t, "PULL", "bind", "tcp://127.0.0.1:*", nil) }) // ends with its subtest
 	s := zmq.New(zmq.Push, zmq.Options{ReconnectMin: 5 * time.Millisecond, ReconnectMax: 20 * time.Millisecond})
@@ -24,7 +25,7 @@ func TestTheirRestart(t *testing.T) {
 }
 
 func TestOurRestart(t *testing.T) {
-	needPyzmq(t)
+	testkit.Pyzmq(t)
 	s, p := meet(t, zmq.Router, zmq.Options{}, "DEALER", settings{"identity": []byte("ana"), "reconnect_ivl": 10}, true, "tcp://127.0.0.1:0")
 	p.send(zmq.Msg{[]byte("first")})
 	same(t, recv(t, s), zmq.Msg{[]byte("ana"), []byte("first")})
@@ -39,7 +40,7 @@ func TestOurRestart(t *testing.T) {
 }
 
 func TestLongFrames(t *testing.T) {
-	needCurve(t)
+	testkit.Pyzmq(t)
 	m := zmq.Msg{{}, bytes.Repeat([]byte("0123456789abcdef"), 8<<16)} // 8 MiB
 	for _, encrypted := range []bool{false, true} {
 		var o zmq.Options
