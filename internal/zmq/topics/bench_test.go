@@ -29,3 +29,29 @@ func BenchmarkAny(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkMatchOne is BenchmarkAny for a publisher with one peer.
+func BenchmarkMatchOne(b *testing.B) {
+	for _, n := range []int{1, 20_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var x Index[*int]
+			peer := new(int)
+			messages := make([][]byte, n)
+			for i := range messages {
+				topic := fmt.Sprintf("t.%08d.", i)
+				x.Add(peer, topic)
+				messages[i] = []byte(topic + "....")
+			}
+			b.ReportAllocs()
+			i, hits := 0, []*int(nil)
+			for b.Loop() {
+				if hits = x.Match(messages[i], hits[:0]); len(hits) != 1 {
+					b.Fatal("not found")
+				}
+				if i++; i == n {
+					i = 0
+				}
+			}
+		})
+	}
+}

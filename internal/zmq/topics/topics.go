@@ -18,13 +18,58 @@ type Index[K comparable] struct {
 	total int                  // different topics
 }
 
-// node holds its children by value, so that a step touches little memory.
+// node holds its children by value and its first subscriber too, in 64 bytes, so that a step
+// touches little memory.
 type node[K comparable] struct {
 	prefix string    // from the parent to here; empty at the root and in a hole only
-	next   []node[K] // children: at their first byte minus low, with holes; or in the order of firsts
+	next   []node[K] // children: at their first byte minus low, with holes; or in the order of rare.firsts
+	one    K         // who asked for exactly this topic, if wanted
+	rare   *rare[K]  // nil for most nodes
 	low    byte
-	subs   []K    // who asked for exactly this topic, each once
+	wanted bool
+}
+
+// rare is what few nodes need.
+type rare[K comparable] struct {
+	more   []K    // who else asked for exactly this topic, each once
 	firsts []byte // first byte of each child's prefix when those lie far apart, else nil
+}
+
+func (n *node[K]) uncommon() *rare[K] {
+	if n.rare == nil {
+		n.rare = new(rare[K])
+	}
+	return n.rare
+}
+
+// add notes one more subscriber and reports whether it is the first.
+func (n *node[K]) add(k K) (first bool) {
+	if n.wanted {
+		r := n.uncommon()
+		r.more = append(r.more, k)
+		return false
+	}
+	n.one, n.wanted = k, true
+	return true
+}
+
+// subtract forgets a subscriber and reports whether it was the last.
+func (n *node[K]) subtract(k K) (last bool) {
+	var zero K
+	if n.rare == nil || len(n.rare.more) == 0 {
+		n.one, n.wanted = zero, false
+		return true
+	}
+	more := n.rare.more
+	end := len(more) - 1
+	if n.one == k {
+		n.one = more[end]
+	} else {
+		more[slices.Index(more, k)] = more[end]
+	}
+	more[end] = zero
+	n.rare.more = more[:end]
+	return false
 }
 
 // Add notes that k wants topic. fresh reports whether k did not want it before, and first
@@ -40,9 +85,7 @@ func (x *Index[K]) Add(k K, topic string) (fresh, first bool) {
 	if x.byKey[k][topic] > 1 {
 		return false, false
 	}
-	n := x.insert(topic)
-	n.subs = append(n.subs, k)
-	if first = len(n.subs) == 1; first {
+	if first = x.insert(topic).add(k); first {
 		x.total++
 	}
 	return true, first
@@ -80,21 +123,27 @@ func (x *Index[K]) Drop(k K) (last []string) {
 // Match appends to dst every subscriber of a prefix of msg. A subscriber of several of them
 // is appended several times.
 func (x *Index[K]) Match(msg []byte, dst []K) []K {
-	n := &x.root
-	for {
-		dst = append(dst, n.subs...)
-		if n, msg = n.step(msg); n == nil {
-			return dst
+	n, at := &x.root, 0
+	for n != nil {
+		if n.wanted {
+			dst = append(dst, n.one)
+			if n.rare != nil {
+				dst = append(dst, n.rare.more...)
+			}
 		}
+		n, at = n.step(msg, at)
 	}
+	return dst
 }
 
 // Any reports whether anybody wants msg.
 func (x *Index[K]) Any(msg []byte) bool {
-	for n := &x.root; n != nil; n, msg = n.step(msg) {
-		if len(n.subs) > 0 {
+	n, at := &x.root, 0
+	for n != nil {
+		if n.wanted {
 			return true
 		}
+		n, at = n.step(msg, at)
 	}
 	return false
 }
@@ -112,27 +161,31 @@ func (x *Index[K]) Len() int { return x.total }
 // Count is the number of different topics that k wants.
 func (x *Index[K]) Count(k K) int { return len(x.byKey[k]) }
 
-// step goes to the child that msg continues with, or to nil.
-func (n *node[K]) step(msg []byte) (*node[K], []byte) {
-	if len(msg) == 0 {
-		return nil, nil
+// step goes to the child that msg continues with at a place, or to nil, and to the place after it.
+func (n *node[K]) step(msg []byte, at int) (*node[K], int) {
+	if at >= len(msg) {
+		return nil, 0
 	}
-	c := n.child(msg[0])
-	if c == nil {
-		return nil, nil
+	i := int(msg[at]) - int(n.low)
+	if n.rare != nil && n.rare.firsts != nil {
+		i = bytes.IndexByte(n.rare.firsts, msg[at])
 	}
-	more := len(c.prefix) - 1 // bytes to compare; the first one is known
-	if more > 0 && (len(msg) <= more || string(msg[1:1+more]) != c.prefix[1:]) {
-		return nil, nil
+	if uint(i) >= uint(len(n.next)) {
+		return nil, 0
 	}
-	return c, msg[1+more:]
+	c := &n.next[i]
+	end := at + len(c.prefix)
+	if end != at+1 && (end == at || end > len(msg) || string(msg[at+1:end]) != c.prefix[1:]) { // the first byte is known
+		return nil, 0
+	}
+	return c, end
 }
 
 // child is the one whose prefix begins with first, or nil.
 func (n *node[K]) child(first byte) *node[K] {
 	i := int(first) - int(n.low)
-	if n.firsts != nil {
-		i = bytes.IndexByte(n.firsts, first)
+	if n.rare != nil && n.rare.firsts != nil {
+		i = bytes.IndexByte(n.rare.firsts, first)
 	}
 	if uint(i) >= uint(len(n.next)) || n.next[i].prefix == "" {
 		return nil
@@ -154,17 +207,21 @@ func (n *node[K]) children() []node[K] {
 // arrange makes all, of different first bytes, the node's children: with holes between them when those
 // take no more than twice as much memory, so that a few topics never take much of it.
 func (n *node[K]) arrange(all []node[K]) {
-	n.low, n.firsts, n.next = 0, nil, nil
+	n.low, n.next = 0, nil
+	if n.rare != nil {
+		n.rare.firsts = nil
+	}
 	if len(all) == 0 {
 		return
 	}
 	slices.SortFunc(all, func(a, b node[K]) int { return int(a.prefix[0]) - int(b.prefix[0]) })
 	low, high := all[0].prefix[0], all[len(all)-1].prefix[0]
 	if int(high)-int(low) >= 2*len(all) {
-		n.firsts, n.next = make([]byte, len(all)), slices.Clip(all)
+		firsts := make([]byte, len(all))
 		for i := range all {
-			n.firsts[i] = all[i].prefix[0]
+			firsts[i] = all[i].prefix[0]
 		}
+		n.uncommon().firsts, n.next = firsts, slices.Clip(all)
 		return
 	}
 	n.low, n.next = low, make([]node[K], int(high)-int(low)+1)
@@ -204,15 +261,10 @@ func (x *Index[K]) detach(k K, topic string) bool {
 
 func (n *node[K]) remove(k K, topic string) (last bool) {
 	if topic == "" {
-		i := slices.Index(n.subs, k)
-		n.subs[i] = n.subs[len(n.subs)-1]
-		var zero K
-		n.subs[len(n.subs)-1] = zero
-		n.subs = n.subs[:len(n.subs)-1]
-		return len(n.subs) == 0
+		return n.subtract(k)
 	}
 	c := n.child(topic[0])
-	if last = c.remove(k, topic[len(c.prefix):]); !last || len(c.subs) > 0 {
+	if last = c.remove(k, topic[len(c.prefix):]); !last || c.wanted {
 		return last
 	}
 	switch below := c.children(); len(below) {
@@ -228,7 +280,7 @@ func (n *node[K]) remove(k K, topic string) (last bool) {
 
 func (n *node[K]) collect(path string, dst []string) []string {
 	path += n.prefix
-	if len(n.subs) > 0 {
+	if n.wanted {
 		dst = append(dst, path)
 	}
 	for i := range n.next {

@@ -116,8 +116,8 @@ func TestIndexAgreesWithTheNaiveModel(t *testing.T) {
 // shape checks that the tree holds nothing it does not need.
 func shape[K comparable](t *rapid.T, n *node[K], root bool) {
 	below := n.children()
-	if !root && (n.prefix == "" || len(n.subs) == 0 && len(below) < 2) {
-		t.Fatalf("superfluous node %q with %d subscribers and %d children", n.prefix, len(n.subs), len(below))
+	if !root && (n.prefix == "" || !n.wanted && len(below) < 2) {
+		t.Fatalf("superfluous node %q with %d children", n.prefix, len(below))
 	}
 	if len(n.next) > 2*len(below) {
 		t.Fatalf("%d places for %d children", len(n.next), len(below))
