@@ -7,7 +7,12 @@
 //
 //	B1 <source> <write-ahead log generation> <first index>
 //
-// and then one frame per event. Everything else is bad: counted, logged at a bounded rate,
+// and then one frame per event, or a batch out of a write-ahead log that wants to be answered:
+//
+//	B2 <source> <generation> <partition> <round> <number of the first event> <flags>
+//
+// and then the events of one partition, 512 at most; without events it is a question. The answers (Ack)
+// are published on topic _ack.<source>. Everything else is bad: counted, logged at a bounded rate,
 // and skipped, without harm to the connection or to what follows.
 //
 // All events of a partition go to one worker, chosen by a rendezvous hash of the partition

@@ -17,7 +17,8 @@ import (
 // is empty for an event that came without a header.
 type Batch struct {
 	Header
-	Events [][]byte // one at least
+	Numbered *Numbered // nil: not out of a log that wants an answer
+	Events   [][]byte  // one at least; none for a question, which has Numbered
 }
 
 // ReceiverOptions are a Receiver's settings.
@@ -80,6 +81,8 @@ func (r *Receiver) Recv(ctx context.Context) (Batch, error) {
 var (
 	errEmpty  = errors.New("a message without an event")
 	errFrames = errors.New("several frames without a batch header")
+
+	errTooMany = errors.New("more events than a numbered batch may have")
 )
 
 // parseMessage tells a single event from a batch. It does not look at the events.
@@ -87,6 +90,8 @@ func parseMessage(m zmq.Msg) (Batch, error) {
 	switch {
 	case len(m) == 0 || len(m) == 1 && len(m[0]) == 0:
 		return Batch{}, errEmpty
+	case isNumbered(m[0]):
+		return parseNumbered(m)
 	case len(m) == 1 && !isHeader(m[0]):
 		return Batch{Events: m}, nil
 	case !isHeader(m[0]):
@@ -100,6 +105,23 @@ func parseMessage(m zmq.Msg) (Batch, error) {
 		return Batch{}, errEmpty
 	}
 	return Batch{Header: h, Events: m[1:]}, nil
+}
+
+// parseNumbered reads a batch or a question. A batch that is too large for one call of the
+// journal's script is refused as a whole: its number would stand for a part of it.
+func parseNumbered(m zmq.Msg) (Batch, error) {
+	h, err := ParseNumbered(m[0])
+	if err != nil {
+		return Batch{}, err
+	}
+	if len(m)-1 > MaxBatchEvents {
+		return Batch{}, errTooMany
+	}
+	return Batch{Header: Header{Source: h.Source, Generation: h.Generation, First: h.First}, Numbered: &h, Events: m[1:]}, nil
+}
+
+func isNumbered(frame []byte) bool {
+	return len(frame) >= len(magicNumbered) && string(frame[:len(magicNumbered)]) == magicNumbered
 }
 
 func isHeader(frame []byte) bool {
