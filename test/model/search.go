@@ -58,9 +58,9 @@ func Search[S comparable](sys System[S], limit int) (Result, error) {
 		if len(x.states) > limit {
 			return x.result(), fmt.Errorf("more than %d states", limit)
 		}
-		if err := sys.Check(x.states[i]); err != nil {
+		if broken := x.sys.Check(x.states[i]); broken != "" {
 			r := x.result()
-			r.Broken, r.Trace = err.Error(), x.trace(i)
+			r.Broken, r.Trace = broken, x.trace(i)
 			return r, nil
 		}
 		x.expand(i)
