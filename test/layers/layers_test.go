@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"internal/pirate"},
 	{"internal/rules", "internal/keyring"},
 	{"internal/zmq", "internal/socketio"},
-	{"internal/retry", "internal/telemetry", "internal/quiet"},
+	{"internal/retry", "internal/telemetry", "internal/quiet", "internal/wal"},
 	{"internal/run"},
 	{"internal/config"},
 	{"internal/event"},

@@ -1,0 +1,300 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"eventspine/internal/fault"
+)
+
+const (
+	groupBytes = 8 << 20 // of records that share an fsync; a longer list of records is a group alone
+	chunkBytes = 1 << 20 // of records that are written at once
+)
+
+// entry is one Append.
+type entry struct {
+	records   [][]byte
+	size      int64
+	stamp     func(uint64)
+	withdrawn bool // guarded by Log.mu until the group was taken
+	first     uint64
+	err       error
+}
+
+// group is what shares an fsync.
+type group struct {
+	entries []*entry
+	size    int64
+	taken   bool          // guarded by Log.mu
+	done    chan struct{} // closed when every entry has its first or err
+}
+
+// writer is what only the goroutine that writes uses, after Open.
+type writer struct {
+	file   *os.File
+	broken bool // the file may hold more than was committed
+	buf    []byte
+}
+
+// repair makes the file end at size again.
+func (w *writer) repair(size int64) error {
+	w.broken = true
+	if err := w.file.Truncate(size); err != nil {
+		return err
+	}
+	if err := syncData(w.file); err != nil {
+		return err
+	}
+	w.broken = false
+	return nil
+}
+
+// Append keeps the records together, in order, and returns the index of the first when they are
+// on the disk. The records must not be changed before it returns. stamp, when not nil, runs when
+// the indexes are given and before the bytes are copied, in index order; what it does to the
+// records is kept. It runs again, with 0, when the records could not be written after all: then
+// the indexes go to others, and in reverse order each owner takes back what it noted.
+//
+// Errors: Overloaded when the log is full or the disk has too little room; Unavailable when the
+// disk fails, the log is closed, or ctx ends before the records are being written; TooLarge past
+// MaxRecord. Nothing is kept then.
+func (l *Log) Append(ctx context.Context, records [][]byte, stamp func(first uint64)) (first uint64, err error) {
+	const op = "append to log"
+	e := &entry{records: records, stamp: stamp}
+	for _, r := range records {
+		if len(r) > MaxRecord {
+			return 0, fault.Errorf(op, fault.TooLarge, "a record has %d bytes; at most %d are allowed", len(r), MaxRecord)
+		}
+		e.size += recordSize(len(r))
+	}
+	if len(records) == 0 {
+		return 0, fault.Errorf(op, fault.Invalid, "no record is given")
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, fault.E(op, fault.Unavailable, err)
+	}
+	g, err := l.enqueue(e)
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-g.done:
+	case <-ctx.Done():
+		if l.withdraw(g, e) {
+			return 0, fault.E(op, fault.Unavailable, ctx.Err())
+		}
+		<-g.done
+	}
+	return e.first, e.err
+}
+
+func (l *Log) enqueue(e *entry) (*group, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return nil, fault.E("append to log", fault.Unavailable, os.ErrClosed)
+	}
+	n := len(l.queue)
+	if n == 0 || l.queue[n-1].size+e.size > groupBytes {
+		l.queue = append(l.queue, &group{done: make(chan struct{})})
+		n++
+	}
+	g := l.queue[n-1]
+	g.entries, g.size = append(g.entries, e), g.size+e.size
+	l.poke()
+	return g, nil
+}
+
+func (l *Log) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Log) withdraw(g *group, e *entry) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.withdrawn = !g.taken
+	return e.withdrawn
+}
+
+// write commits group after group until the log is closed and all is written.
+func (l *Log) write() {
+	defer close(l.done)
+	for {
+		l.mu.Lock()
+		var g *group
+		if len(l.queue) > 0 {
+			g, l.queue = l.queue[0], l.queue[1:]
+			g.taken = true
+		}
+		closing := l.closing
+		if closing && g == nil {
+			close(l.grown) // readers look again and see that it is closed
+		}
+		l.mu.Unlock()
+		switch {
+		case g != nil:
+			l.commit(g)
+			close(g.done)
+		case closing:
+			return
+		default:
+			<-l.wake
+		}
+	}
+}
+
+// commit gives the group's entries their indexes and writes them; every entry gets its first or
+// its err.
+func (l *Log) commit(g *group) {
+	began := time.Now()
+	kept, err := l.admit(g)
+	if err == nil && len(kept) > 0 {
+		err = l.store(kept)
+	}
+	if err != nil {
+		l.m.refuse(err, kept)
+		for _, e := range kept {
+			e.first, e.err = 0, err
+		}
+		return
+	}
+	l.m.groupSeconds.Observe(time.Since(began).Seconds())
+}
+
+// admit refuses what there is no room for. The rest is returned; an error is for all of it.
+func (l *Log) admit(g *group) (kept []*entry, err error) {
+	l.mu.Lock()
+	active, room := l.segments[len(l.segments)-1], l.o.MaxBytes-l.sizeLocked()
+	full := active.size >= l.o.SegmentBytes
+	l.mu.Unlock()
+	var size int64
+	var refused []*entry
+	for _, e := range g.entries {
+		switch {
+		case e.withdrawn:
+		case size+e.size > room:
+			e.err = fault.Errorf("append to log", fault.Overloaded, "the log in %s has reached its limit of %d bytes", l.o.Dir, l.o.MaxBytes)
+			refused = append(refused, e)
+		default:
+			kept, size = append(kept, e), size+e.size
+		}
+	}
+	if len(refused) > 0 {
+		l.m.refuse(errFull, refused)
+	}
+	if len(kept) == 0 {
+		return nil, nil
+	}
+	if free, err := freeBytes(l.o.Dir); err == nil && l.o.MinFree > 0 && free-size < l.o.MinFree {
+		return kept, fault.E("append to log", fault.Overloaded, errDisk)
+	}
+	if l.writer.broken {
+		if err := l.writer.repair(active.size); err != nil {
+			return kept, diskError("repair log", err)
+		}
+	}
+	if full {
+		return kept, l.begin()
+	}
+	return kept, nil
+}
+
+var (
+	errFull = errors.New("the log is full")
+	errDisk = errors.New("the disk has too little room left")
+)
+
+// store writes the entries, syncs, and lets the readers see them.
+func (l *Log) store(kept []*entry) error {
+	l.mu.Lock()
+	s, index := l.segments[len(l.segments)-1], l.end
+	l.mu.Unlock()
+	c := chunk{w: &l.writer, seed: s.seed, at: s.size, end: index}
+	stamped, err := 0, error(nil)
+	for ; stamped < len(kept) && err == nil; stamped++ {
+		err = c.add(kept[stamped])
+	}
+	if err == nil {
+		err = c.flush()
+	}
+	if err == nil {
+		began := time.Now()
+		err = syncData(l.writer.file)
+		l.m.syncSeconds.Observe(time.Since(began).Seconds())
+	}
+	if err != nil {
+		l.undo(kept[:stamped], s)
+		return diskError("append to log", err)
+	}
+	l.m.records.Add(float64(c.end - index))
+	l.m.bytes.Add(float64(c.at - s.size))
+	l.publish(s, c)
+	return nil
+}
+
+// chunk encodes entries and writes them when there are many.
+type chunk struct {
+	w     *writer
+	seed  uint32
+	at    int64  // where the next record goes
+	end   uint64 // its index
+	marks []mark
+}
+
+func (c *chunk) add(e *entry) error {
+	e.first = c.end
+	if e.stamp != nil {
+		e.stamp(c.end)
+	}
+	c.marks = append(c.marks, mark{c.end, c.at})
+	for _, r := range e.records {
+		had := len(c.w.buf)
+		c.w.buf = appendRecord(c.w.buf, c.seed, c.at, c.end, r)
+		c.at += int64(len(c.w.buf) - had)
+		c.end++
+		if len(c.w.buf) >= chunkBytes {
+			if err := c.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// flush writes what is encoded.
+func (c *chunk) flush() error {
+	w := c.w
+	_, err := w.file.WriteAt(w.buf, c.at-int64(len(w.buf)))
+	w.buf = w.buf[:0]
+	return err
+}
+
+// undo takes back what was stamped and cuts what was written.
+func (l *Log) undo(stamped []*entry, s *segment) {
+	for i := len(stamped) - 1; i >= 0; i-- {
+		if stamped[i].stamp != nil {
+			stamped[i].stamp(0)
+		}
+	}
+	if err := l.writer.repair(s.size); err != nil {
+		l.o.Log.Error("the log could not be written and not be cut; it refuses records until it can", "file", s.path, "error", err.Error())
+	}
+}
+
+// publish makes the records of c visible.
+func (l *Log) publish(s *segment, c chunk) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.size, s.last, l.end = c.at, time.Now(), c.end
+	for _, m := range c.marks {
+		s.passed(m.index, m.at)
+	}
+	close(l.grown)
+	l.grown = make(chan struct{})
+}
