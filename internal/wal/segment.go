@@ -131,7 +131,8 @@ func inspect(path string, first uint64) (*found, error) {
 		return nil, diskError("open log", err)
 	}
 	s := &found{segment: segment{first: first, path: path, size: info.Size(), last: info.ModTime(), created: info.ModTime()}, state: headLost}
-	two := append(b, make([]byte, notesAt-len(b))...)
+	two := make([]byte, notesAt)
+	copy(two, b)
 	one, oneOK := parseHeader(two[:headerSize])
 	other, otherOK := parseHeader(two[headerSize:])
 	switch {
