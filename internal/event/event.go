@@ -48,7 +48,8 @@ type Event struct {
 	Source    string
 	Timestamp int64 // milliseconds since the Unix epoch; 0 means absent until Complete
 	Position
-	Raw []byte
+	Redelivered bool // stored a second time because Redis had lost it; it is not new to browsers
+	Raw         []byte
 }
 
 // Position is the place the journal gave an event.
@@ -130,6 +131,10 @@ func AppendString(dst []byte, s string) []byte {
 	}
 	return out
 }
+
+// AppendRedelivered appends the member that marks a redelivered event, with a leading comma,
+// ready for Splice.
+func AppendRedelivered(dst []byte) []byte { return append(dst, `,"redelivered":true`...) }
 
 // AppendPosition appends the members that the journal's numbers become, each with a leading
 // comma, ready for Splice.
@@ -355,6 +360,8 @@ func (p *parser) other(name string, value jsontext.Value) {
 		e.Epoch = p.number(name, value)
 	case "prev":
 		p.prev(value)
+	case "redelivered":
+		e.Redelivered = p.truth(name, value)
 	}
 }
 
@@ -371,6 +378,14 @@ func (p *parser) prev(value jsontext.Value) {
 			p.event.Prev.Feed = p.number("prev.feed", value)
 		}
 	})
+}
+
+func (p *parser) truth(name string, value jsontext.Value) bool {
+	kind := value.Kind()
+	if kind != 't' && kind != 'f' {
+		p.bad(name, "must be true or false")
+	}
+	return kind == 't'
 }
 
 func (p *parser) number(name string, value jsontext.Value) uint64 {

@@ -246,7 +246,7 @@ func TestParseStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Position{Partition: 7, Seq: 1<<53 - 1, Epoch: 11, Prev: Prev{User: 3, Feed: 4}}
-	if e.Position != want || e.ID != "e1" || e.Category() != "a" {
+	if e.Position != want || e.ID != "e1" || e.Category() != "a" || !e.Redelivered {
 		t.Errorf("got %+v", e)
 	}
 }
@@ -263,6 +263,7 @@ func TestParseStoredRefuses(t *testing.T) {
 		"prev is a number":     `{"type":"a","seq":1,"prev":1}`,
 		"prev.user is text":    `{"type":"a","seq":1,"prev":{"user":"1"}}`,
 		"prev.feed is text":    `{"type":"a","seq":1,"prev":{"feed":"1"}}`,
+		"redelivered is text":  `{"type":"a","seq":1,"redelivered":"true"}`,
 		"no type":              `{"seq":1}`,
 		"not JSON":             `seq`,
 	} {
@@ -397,12 +398,16 @@ func TestSpliceYieldsValidJSON(t *testing.T) {
 			Prev:      Prev{User: rapid.Uint64Range(0, 1<<53-1).Draw(t, "user"), Feed: rapid.Uint64Range(0, 1<<53-1).Draw(t, "feed")},
 		}
 		extra := append([]byte(`,"user":`), AppendString(nil, rapid.String().Draw(t, "any text"))...)
+		redelivered := rapid.Bool().Draw(t, "redelivered")
+		if redelivered {
+			extra = AppendRedelivered(extra)
+		}
 		out := Splice(e.Raw, AppendPosition(extra, p))
 		got, err := ParseStored(out)
 		if err != nil || !json.Valid(out) {
 			t.Fatalf("%s: %v", out, err)
 		}
-		if got.Position != p || got.ID != e.ID || got.UserID != e.UserID {
+		if got.Position != p || got.ID != e.ID || got.UserID != e.UserID || got.Redelivered != redelivered {
 			t.Fatalf("spliced %+v, read %+v", p, got)
 		}
 	})

@@ -25,7 +25,10 @@ const maxTries = 4
 // call is the share of a batch that goes to one partition in one script call.
 type call struct {
 	partition int
+	batch     []Entry
 	events    []int // indexes into the batch, in its order
+	out       []Stored
+	numbered  *Batch // nil: of no source
 	node      redis.Cmdable
 	answer    *redis.Cmd
 	err       error
@@ -55,12 +58,12 @@ func (j *Journal) Append(ctx context.Context, batch []Entry) ([]Stored, error) {
 		calls := make([]*call, 0, len(waiting))
 		for p, events := range waiting {
 			n := firstCall(batch, events)
-			calls = append(calls, &call{partition: p, events: events[:n]})
+			calls = append(calls, &call{partition: p, batch: batch, events: events[:n], out: out})
 			if waiting[p] = events[n:]; n == len(events) {
 				delete(waiting, p)
 			}
 		}
-		j.store(ctx, batch, calls, out)
+		j.store(ctx, calls)
 		for _, c := range calls {
 			if c.err != nil {
 				failed = worse(failed, c.err)
@@ -74,12 +77,15 @@ func (j *Journal) Append(ctx context.Context, batch []Entry) ([]Stored, error) {
 
 func check(batch []Entry) error {
 	for i := range batch {
-		e := &batch[i].Event
-		if e.ID == "" || len(e.Raw) < len(`{"":0}`) || e.Raw[0] != '{' || e.Raw[len(e.Raw)-1] != '}' {
+		if !storable(&batch[i].Event) {
 			return fault.Errorf("append", fault.Invalid, "entry %d has no id or no JSON object", i)
 		}
 	}
 	return nil
+}
+
+func storable(e *event.Event) bool {
+	return e.ID != "" && len(e.Raw) >= len(`{"":0}`) && e.Raw[0] == '{' && e.Raw[len(e.Raw)-1] == '}'
 }
 
 // worse picks the error to report: one that a retry does not help, if there is any.
@@ -112,17 +118,18 @@ func firstCall(batch []Entry, events []int) int {
 	return len(events)
 }
 
-// store makes the calls, all in one pipeline a server, and writes what was stored to out.
-// Calls that Redis refused because something has to happen first are made again after that.
-func (j *Journal) store(ctx context.Context, batch []Entry, calls []*call, out []Stored) {
+// store makes the calls, all in one pipeline a server, and writes what was stored to their
+// results. Calls that Redis refused because something has to happen first are made again after
+// that.
+func (j *Journal) store(ctx context.Context, calls []*call) {
 	for try := 1; len(calls) > 0; try++ {
-		j.send(ctx, batch, calls)
+		j.send(ctx, calls)
 		var again []*call
 		var boot []int
 		moved := false
 		for _, c := range calls {
 			if c.err == nil {
-				c.err = j.read(c, batch, out)
+				c.err = j.read(c)
 			}
 			switch {
 			case c.err == nil || try == maxTries:
@@ -179,7 +186,7 @@ func (j *Journal) redirected(err error) bool {
 }
 
 // send makes the calls and waits for their answers.
-func (j *Journal) send(ctx context.Context, batch []Entry, calls []*call) {
+func (j *Journal) send(ctx context.Context, calls []*call) {
 	pipes := map[redis.Cmdable]redis.Pipeliner{}
 	for _, c := range calls {
 		if c.node, c.err = j.node(ctx, c.partition); c.err != nil {
@@ -188,7 +195,7 @@ func (j *Journal) send(ctx context.Context, batch []Entry, calls []*call) {
 		if pipes[c.node] == nil {
 			pipes[c.node] = c.node.Pipeline()
 		}
-		keys, args := j.arguments(batch, c)
+		keys, args := j.arguments(c)
 		c.answer = pipes[c.node].EvalSha(ctx, j.commit.Hash(), keys, args...)
 	}
 	var all sync.WaitGroup
@@ -204,16 +211,17 @@ func (j *Journal) send(ctx context.Context, batch []Entry, calls []*call) {
 }
 
 // arguments writes a call's KEYS and ARGV, as commit.lua describes them.
-func (j *Journal) arguments(batch []Entry, c *call) (keys []string, args []any) {
+func (j *Journal) arguments(c *call) (keys []string, args []any) {
 	p, width := c.partition, ms(j.opts.DedupeWindow)
 	now := j.opts.Now().UnixMilli() / width
-	keys = append(make([]string, 0, 8+len(c.events)), key(p, "head"), key(p, "journal"), key(p, "times"),
-		bucketKey(p, now-1), bucketKey(p, now), bucketKey(p, now+1), bucketKey(p, now-2))
-	args = append(make([]any, 0, 7+5*len(c.events)), len(c.events), width, ms(j.opts.ReplayWindow), j.opts.ReplayMax,
+	keys = append(make([]string, 0, 9+len(c.events)), key(p, "head"), key(p, "journal"), key(p, "times"),
+		bucketKey(p, now-1), bucketKey(p, now), bucketKey(p, now+1), bucketKey(p, now-2), key(p, "source"))
+	args = append(make([]any, 0, 12+6*len(c.events)), len(c.events), width, ms(j.opts.ReplayWindow), j.opts.ReplayMax,
 		j.opts.JournalMax, ms(j.opts.JournalAge), ms(j.tick()))
+	args = c.numbered.arguments(args)
 	users, buckets := map[string]int{}, map[int64]int{}
 	for _, i := range c.events {
-		e := &batch[i].Event
+		e := &c.batch[i].Event
 		bucket, user, deliver := 0, 0, 0
 		if at, ok := idTime(e.ID); ok {
 			if bucket = buckets[at/width]; bucket == 0 {
@@ -228,39 +236,54 @@ func (j *Journal) arguments(batch []Entry, c *call) (keys []string, args []any) 
 				user = len(keys)
 				users[e.UserID] = user
 			}
-			if batch[i].Deliverable {
+			if c.batch[i].Deliverable {
 				deliver = 1
 			}
 		}
 		args = append(args, e.ID, bucket, user, deliver, e.Raw)
 	}
+	if c.numbered != nil {
+		for _, i := range c.events {
+			args = append(args, c.batch[i].Number)
+		}
+	}
 	return keys, args
 }
 
+// answerHead is the number of values before those of the events in the script's answer.
+const answerHead = 4
+
 // read takes the answer of a call apart.
-func (j *Journal) read(c *call, batch []Entry, out []Stored) error {
+func (j *Journal) read(c *call) error {
 	got, err := c.answer.Int64Slice()
-	if err == nil && len(got) != 1+3*len(c.events) {
+	gap := err == nil && len(got) == answerHead && got[2] == 1 && c.numbered != nil
+	if err == nil && !gap && len(got) != answerHead+3*len(c.events) {
 		err = errors.New("the answer has the wrong length")
 	}
 	if err != nil {
 		return fault.E("append", fault.Corrupt, err)
 	}
 	epoch := uint64(got[0])
+	if b := c.numbered; b != nil {
+		b.Epoch, b.Upto, b.Gap, b.Lost = epoch, uint64(got[1]), gap, uint64(got[3])
+	}
+	if gap {
+		return nil
+	}
 	for n, i := range c.events {
-		seq, user, feed := got[1+3*n], got[2+3*n], got[3+3*n]
+		seq, user, feed := got[answerHead+3*n], got[answerHead+1+3*n], got[answerHead+2+3*n]
 		s := Stored{Position: event.Position{Partition: c.partition, Epoch: epoch}}
-		if seq < 0 {
+		if seq > 0 {
+			s.Seq, s.Prev = uint64(seq), event.Prev{User: uint64(user), Feed: uint64(feed)}
+			s.Raw = event.Splice(c.batch[i].Event.Raw, event.AppendPosition(nil, s.Position))
+		} else {
 			s.Duplicate, s.Seq = true, uint64(-seq)
 			if s.Seq <= epoch {
 				s.Epoch = 0
 			}
-		} else {
-			s.Seq, s.Prev = uint64(seq), event.Prev{User: uint64(user), Feed: uint64(feed)}
-			s.Raw = event.Splice(batch[i].Event.Raw, event.AppendPosition(nil, s.Position))
 		}
 		j.saw(c.partition, s.Seq)
-		out[i] = s
+		c.out[i] = s
 	}
 	return nil
 }

@@ -1,21 +1,28 @@
 -- Stores a batch of one partition: drops repeats, numbers the rest, adds them to the journal
--- and to the users' replay sets. Everything is read and checked before the first write, as
+-- and to the users' replay sets, and notes how far the batch's source has come. Everything is read and checked before the first write, as
 -- Redis does not roll back. The first write is one that Redis refuses when it is out of
 -- memory, so that a full server stores nothing rather than a part.
 --
 -- KEYS  1 head, 2 journal, 3 times, 4-7 dedupe buckets of the caller's clock: previous,
---       current, next, outdated; then the other dedupe buckets and the replay sets
+--       current, next, outdated, 8 sources; then the other dedupe buckets and the replay sets
 -- ARGV  1 events, 2 dedupe window, 3 replay window, 4 replay max, 5 journal max,
---       6 journal age, 7 tick (times in ms); then 5 for each event: id, key of its dedupe
---       bucket (0: by the clock), key of its replay set (0: none), whether it goes into
---       that set (0 or 1), body
--- Returns the epoch, then for each event: seq (negative: a repeat), previous seq of the
--- user, previous seq of the feed.
+--       6 journal age, 7 tick (times in ms); 8 source ('': none), 9 and 10 the first and last
+--       number of the batch within its source (last < first: only asks), 11 whether nothing
+--       before the first is kept any more (0 or 1), 12 how long a silent source is remembered,
+--       in s; then 5 for each event: id, key of its dedupe bucket (0: by the clock), key of its
+--       replay set (0: none), whether it goes into that set (0 or 1), body; then, with a source,
+--       each event's number
+-- Returns the epoch, the source's last number, whether the batch left a gap after it (0 or 1;
+-- 1: nothing was stored, and nothing follows), how many numbers were left out for good; then for
+-- each event: seq (negative: a repeat; 0: a repeat whose seq is forgotten), previous seq of
+-- the user, previous seq of the feed.
 local call, fmt, min = redis.call, string.format, math.min
 local head, journal, times = KEYS[1], KEYS[2], KEYS[3]
 local n, dedupe, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local age, tick = tonumber(ARGV[6]), tonumber(ARGV[7])
+local source, from, upto = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local CHUNK = 1000 -- arguments a call, below what Lua can unpack
+local FIRST = 13   -- argument of the first event
 
 local state = call('HMGET', head, 'epoch', 'seq', 'feed', 'run', 'last', 'tick')
 if not state[1] then return redis.error_reply('NOEPOCH the partition has no head') end
@@ -28,6 +35,32 @@ local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if now < last then now = last end -- the clock may be set back; the order of numbers is not
 
+-- 0. how far the source has come
+local applied, skipped, advances, stale = 0, 0, false, {}
+if source ~= '' then
+  local kept = call('HGET', KEYS[8], source)
+  applied = kept and tonumber(string.match(kept, '^%d+')) or 0
+  if from <= upto then
+    if from > applied + 1 then
+      if ARGV[11] ~= '1' then return { epoch, applied, 1, 0 } end
+      if kept then skipped = from - applied - 1 end
+    end
+    advances = upto > applied
+    if advances and not kept then -- a new one: time to look for old ones
+      local all = call('HGETALL', KEYS[8])
+      for i = 1, #all, 2 do
+        local when = tonumber(string.match(all[i + 1], ',(%d+)$') or 0)
+        if when < clock[1] - ARGV[12] and #stale < CHUNK then stale[#stale + 1] = all[i] end
+      end
+    end
+  end
+end
+local function progress()
+  if not advances then return end
+  call('HSET', KEYS[8], source, fmt('%d,%d', upto, clock[1]))
+  if #stale > 0 then call('HDEL', KEYS[8], unpack(stale)) end
+end
+
 -- the newest number that was stored longer ago than span, and when
 local function outdated(span)
   if last <= now - span then return seq, last end
@@ -39,7 +72,7 @@ local floor = outdated(window)
 -- 1. what is known already: seq by event, from the buckets
 local known, bases, byclock, bybucket = {}, {}, {}, {}
 for i = 1, n do
-  local bucket = ARGV[3 + 5 * i + 1]
+  local bucket = ARGV[FIRST + 5 * (i - 1) + 1]
   if bucket == '0' then
     byclock[#byclock + 1] = i
   else
@@ -52,7 +85,7 @@ local function recall(bucket, list)
   local key = KEYS[tonumber(bucket)]
   for from = 1, #list, CHUNK do
     local upto, ids = min(from + CHUNK - 1, #list), {}
-    for i = from, upto do ids[#ids + 1] = ARGV[3 + 5 * list[i]] end
+    for i = from, upto do ids[#ids + 1] = ARGV[FIRST + 5 * (list[i] - 1)] end
     local got = call('HMGET', key, '', unpack(ids))
     if got[1] then bases[bucket] = tonumber(got[1]) end
     for i = from, upto do
@@ -68,14 +101,15 @@ if #byclock > 0 then
 end
 
 -- 2. numbers
-local out, seen, newest, s = { epoch }, {}, {}, seq
+local out, seen, newest, s = { epoch, advances and upto or applied, 0, skipped }, {}, {}, seq
 for i = 1, n do
-  local at = 3 + 5 * i
+  local at, o = FIRST + 5 * (i - 1), 2 + 3 * i
   local id, user = ARGV[at], ARGV[at + 2]
   local first = known[i] or seen[id]
+  if not first and source ~= '' and tonumber(ARGV[FIRST + 5 * n + i - 1]) <= applied then first = 0 end
   if first then
     known[i] = first
-    out[3 * i - 1], out[3 * i], out[3 * i + 1] = -first, 0, 0
+    out[o], out[o + 1], out[o + 2] = -first, 0, 0
   else
     s = s + 1
     seen[id] = s
@@ -85,23 +119,27 @@ for i = 1, n do
       if user ~= '0' then before = tonumber(call('ZREVRANGE', KEYS[tonumber(user)], '0', '0')[1] or 0) end
     end
     newest[user] = before
-    out[3 * i - 1] = s
-    out[3 * i] = before > floor and before or 0
-    out[3 * i + 1] = feed > floor and feed or 0
+    out[o] = s
+    out[o + 1] = before > floor and before or 0
+    out[o + 2] = feed > floor and feed or 0
     if ARGV[at + 3] == '1' then feed, newest[user] = s, s end
   end
 end
-if s == seq then return out end
+if s == seq then
+  progress()
+  return out
+end
 
 -- 3. writes: first the number, so that none is ever given twice
 local due = now - ticked >= tick
 call('HSET', head, 'seq', fmt('%d', s), 'feed', fmt('%d', feed), 'last', fmt('%d', now),
   'tick', fmt('%d', due and now or ticked))
+progress()
 local adds = {}
 for i = 1, n do
   if not known[i] then
-    local at, o = 3 + 5 * i, out[3 * i - 1]
-    local user, prev, before = ARGV[at + 2], out[3 * i], out[3 * i + 1]
+    local at, o = FIRST + 5 * (i - 1), out[2 + 3 * i]
+    local user, prev, before = ARGV[at + 2], out[3 + 3 * i], out[4 + 3 * i]
     local number = fmt('%d', o)
     call('XADD', journal, number, 'm', fmt('%d,%d,%d', prev > 0 and o - prev or 0,
       before > 0 and o - before or 0, o - epoch), 'e', ARGV[at + 4])
@@ -132,8 +170,8 @@ for bucket, list in pairs(bybucket) do
   end
   for _, i in ipairs(list) do
     if not known[i] then
-      fields[#fields + 1] = ARGV[3 + 5 * i]
-      fields[#fields + 1] = fmt('%d', out[3 * i - 1] - base)
+      fields[#fields + 1] = ARGV[FIRST + 5 * (i - 1)]
+      fields[#fields + 1] = fmt('%d', out[2 + 3 * i] - base)
     end
     if #fields >= CHUNK then call('HSET', key, unpack(fields)); fields = {} end
   end

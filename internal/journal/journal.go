@@ -3,7 +3,8 @@
 //
 //	            ┌ dedupe buckets: id → seq
 //	batch ──▶ commit (one script call a partition) ┼ journal: stream, seq → event
-//	            └ replay sets: user → seqs of the last minutes
+//	            ├ replay sets: user → seqs of the last minutes
+//	            └ sources: write-ahead log → the number up to which all is stored
 //
 // All of a partition is in one Redis Cluster slot, and one script call stores a batch of it
 // as a whole or not at all. Numbers are contiguous within an epoch and never used twice. A
@@ -129,7 +130,8 @@ func New(client redis.UniversalClient, o Options) *Journal {
 // object, holds no position members yet.
 type Entry struct {
 	Event       event.Event
-	Deliverable bool // goes to browsers: replayed to its user, when it has a UserID
+	Deliverable bool   // goes to browsers: replayed to its user, when it has a UserID
+	Number      uint64 // in a numbered Batch: of the record it comes from; otherwise not looked at
 }
 
 // Stored is an event's place in the journal.

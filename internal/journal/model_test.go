@@ -1,7 +1,10 @@
 package journal_test
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 
@@ -13,8 +16,8 @@ import (
 	"eventspine/internal/testkit"
 )
 
-// model is what the journal promises, without its windows: dedupe, contiguous numbers and
-// replay in order.
+// model is what the journal promises, without its windows: dedupe, contiguous numbers, replay
+// in order, and sources that are applied without gaps.
 type model struct {
 	max   int // replay max
 	parts map[int]*partition
@@ -25,12 +28,58 @@ type partition struct {
 	first            map[string]uint64   // id → seq
 	users            map[string][]uint64 // deliverable seqs
 	id               map[uint64]string
+	sources          map[string]uint64 // → last number applied
+}
+
+func newPartition(epoch uint64) *partition {
+	return &partition{epoch: epoch, seq: epoch, first: map[string]uint64{}, users: map[string][]uint64{}, id: map[uint64]string{}, sources: map[string]uint64{}}
+}
+
+// copied is the partition as a snapshot has it.
+func (p *partition) copied() *partition {
+	c := *p
+	c.first, c.id, c.sources, c.users = maps.Clone(p.first), maps.Clone(p.id), maps.Clone(p.sources), map[string][]uint64{}
+	for user, seqs := range p.users {
+		c.users[user] = slices.Clone(seqs)
+	}
+	return &c
+}
+
+// apply fills in what the journal should answer.
+func (m *model) apply(b *journal.Batch) (want journal.Batch) {
+	part := m.parts[b.Partition]
+	last, known := part.sources[b.Source]
+	want = journal.Batch{Done: true, Epoch: part.epoch, Upto: last}
+	if b.Last < b.First {
+		return want
+	}
+	if want.Gap = b.First > last+1 && !b.Start; want.Gap {
+		return want
+	}
+	if known && b.First > last+1 {
+		want.Lost = b.First - last - 1
+	}
+	for _, e := range b.Entries {
+		if _, there := part.first[e.Event.ID]; e.Number <= last && !there {
+			want.Stored = append(want.Stored, journal.Stored{Position: event.Position{Partition: b.Partition}, Duplicate: true})
+			continue
+		}
+		want.Stored = append(want.Stored, m.append(b.Partition, e))
+	}
+	if b.Last > last {
+		part.sources[b.Source], want.Upto = b.Last, b.Last
+	}
+	return want
 }
 
 func (m *model) append(p int, e journal.Entry) journal.Stored {
 	part := m.parts[p]
 	if seq, ok := part.first[e.Event.ID]; ok {
-		return journal.Stored{Position: event.Position{Partition: p, Seq: seq, Epoch: part.epoch}, Duplicate: true}
+		s := journal.Stored{Position: event.Position{Partition: p, Seq: seq, Epoch: part.epoch}, Duplicate: true}
+		if seq <= part.epoch {
+			s.Epoch = 0 // given in an earlier one
+		}
+		return s
 	}
 	part.seq++
 	user := part.users[e.Event.UserID]
@@ -78,15 +127,154 @@ func TestJournalKeepsToTheModel(t *testing.T) {
 				if err != nil {
 					rt.Fatal(err)
 				}
-				m.parts[p] = &partition{epoch: epoch, seq: epoch, first: map[string]uint64{}, users: map[string][]uint64{}, id: map[uint64]string{}}
+				m.parts[p] = newPartition(epoch)
 			}
-			for range rapid.IntRange(1, 5).Draw(rt, "rounds") {
+			var kept *snapshot
+			for range rapid.IntRange(1, 6).Draw(rt, "rounds") {
 				compareAppend(rt, t, j, m)
+				compareApply(rt, t, j, m)
 				compareReplay(rt, t, j, m)
 				compareReplay(rt, t, j, m)
+				switch rapid.IntRange(0, 9).Draw(rt, "trouble") {
+				case 0:
+					wipe(rt, t, j, m, client)
+				case 1, 2:
+					kept = take(rt, t, m, client)
+				case 3, 4:
+					if kept != nil {
+						kept.rollBack(rt, t, j, m, client)
+					}
+				}
 			}
 		})
 	})
+}
+
+// newEpochs looks at the heads after trouble: each partition is in a new epoch, above all that
+// was ever there.
+func (m *model) newEpochs(rt *rapid.T, t *testing.T, j *journal.Journal, before map[int]*partition) {
+	heads, err := j.Heads(t.Context())
+	if err != nil {
+		rt.Fatal(err)
+	}
+	for p, h := range heads {
+		if h.Seq != h.Epoch || h.Epoch <= before[p].seq {
+			rt.Fatalf("partition %d stands at %+v after trouble, and stood at %d", p, h, before[p].seq)
+		}
+		m.parts[p].epoch, m.parts[p].seq = h.Epoch, h.Epoch
+	}
+}
+
+func wipe(rt *rapid.T, t *testing.T, j *journal.Journal, m *model, client redis.UniversalClient) {
+	if err := client.FlushAll(t.Context()).Err(); err != nil {
+		rt.Fatal(err)
+	}
+	before := m.parts
+	m.parts = map[int]*partition{0: newPartition(0), 1: newPartition(0)}
+	m.newEpochs(rt, t, j, before)
+}
+
+// snapshot is a backup of the server and of the model.
+type snapshot struct {
+	keys  map[string]string
+	parts map[int]*partition
+}
+
+// take makes a snapshot; nil where the server cannot.
+func take(rt *rapid.T, t *testing.T, m *model, client redis.UniversalClient) *snapshot {
+	s := &snapshot{map[string]string{}, map[int]*partition{}}
+	keys, err := client.Keys(t.Context(), "*").Result()
+	if err != nil {
+		rt.Fatal(err)
+	}
+	for _, key := range keys {
+		if s.keys[key], err = client.Dump(t.Context(), key).Result(); err != nil {
+			return nil // the stand-in has no DUMP of such keys
+		}
+	}
+	for p, part := range m.parts {
+		s.parts[p] = part.copied()
+	}
+	return s
+}
+
+// rollBack puts the server into the state of the snapshot, as another run of it.
+func (s *snapshot) rollBack(rt *rapid.T, t *testing.T, j *journal.Journal, m *model, client redis.UniversalClient) {
+	err := client.FlushAll(t.Context()).Err()
+	for key, dump := range s.keys {
+		err = errors.Join(err, client.Restore(t.Context(), key, 0, dump).Err())
+	}
+	before := m.parts
+	m.parts = map[int]*partition{}
+	for p, part := range s.parts {
+		m.parts[p] = part.copied()
+		err = errors.Join(err, client.HSet(t.Context(), fmt.Sprintf("spine:{p%02d}:head", p), "run", "0123").Err())
+	}
+	if err != nil {
+		rt.Fatal(err)
+	}
+	m.newEpochs(rt, t, j, before)
+}
+
+// compareApply gives the journal batches of two sources, of which some go on where their source
+// stands, some repeat, and some leave a gap.
+func compareApply(rt *rapid.T, t *testing.T, j *journal.Journal, m *model) {
+	var batches []*journal.Batch
+	next := map[string]uint64{}
+	for range rapid.IntRange(0, 4).Draw(rt, "batches") {
+		user := rapid.SampledFrom([]string{"ana", "bob"}).Draw(rt, "user")
+		b := &journal.Batch{Partition: event.Partition(user, "", 2), Source: rapid.SampledFrom([]string{"x/1", "y/2"}).Draw(rt, "source")}
+		stream := fmt.Sprint(b.Partition, b.Source)
+		begin := max(next[stream], m.parts[b.Partition].sources[b.Source]+1)
+		b.First = uint64(max(1, int64(begin)+int64(rapid.SampledFrom([]int{0, 0, 0, 0, -1, -3, 1, 2}).Draw(rt, "off"))))
+		b.Last = b.First + uint64(rapid.IntRange(0, 5).Draw(rt, "records")) - 1
+		b.Start = rapid.IntRange(0, 4).Draw(rt, "start") == 0
+		next[stream] = max(next[stream], b.Last+1)
+		for n := b.First; n <= b.Last; n++ {
+			for range rapid.SampledFrom([]int{1, 1, 1, 0, 2}).Draw(rt, "entries") {
+				e := entry(fmt.Sprint(user, rapid.IntRange(0, 40).Draw(rt, "id")), user, rapid.Bool().Draw(rt, "deliverable"))
+				e.Number = n
+				b.Entries = append(b.Entries, e)
+			}
+		}
+		batches = append(batches, b)
+	}
+	if err := j.Apply(t.Context(), batches); err != nil {
+		rt.Fatal(err)
+	}
+	for _, i := range asCalled(batches) {
+		got, want := batches[i], m.apply(batches[i])
+		if got.Done != want.Done || got.Epoch != want.Epoch || got.Upto != want.Upto || got.Gap != want.Gap || got.Lost != want.Lost || len(got.Stored) != len(want.Stored) {
+			rt.Fatalf("batch %d is applied as %+v, want %+v", i, got, want)
+		}
+		for k := range want.Stored {
+			if g, w := got.Stored[k], want.Stored[k]; g.Position != w.Position || g.Duplicate != w.Duplicate {
+				rt.Fatalf("entry %d of batch %d is stored as %+v %v, want %+v %v", k, i, g.Position, g.Duplicate, w.Position, w.Duplicate)
+			}
+		}
+	}
+}
+
+// asCalled is the order in which Apply makes its calls: the first batch of each source and
+// partition, then the second of each, and so on.
+func asCalled(batches []*journal.Batch) (order []int) {
+	streams := map[string][]int{}
+	var names []string
+	for i, b := range batches {
+		stream := fmt.Sprint(b.Partition, b.Source)
+		if streams[stream] == nil {
+			names = append(names, stream)
+		}
+		streams[stream] = append(streams[stream], i)
+	}
+	for round := 0; len(order) < len(batches); round++ {
+		for _, name := range names {
+			if s := streams[name]; round < len(s) {
+				order = append(order, s[round])
+			}
+		}
+	}
+	return order
 }
 
 func compareAppend(rt *rapid.T, t *testing.T, j *journal.Journal, m *model) {
