@@ -49,17 +49,17 @@ func (j *Journal) Extent(ctx context.Context, p int, since, lag time.Duration) (
 	if err := j.checkPartition(op, p); err != nil {
 		return Extent{}, err
 	}
-	now, err := j.clock(ctx, p)
+	at, err := j.standing(ctx, p)
 	if err != nil {
-		return Extent{}, rdb.Classify(op, err)
+		return Extent{}, err
 	}
-	head, upto, err := j.storedBy(ctx, p, now.Add(-lag))
+	upto, err := j.storedBy(ctx, p, at, lag)
 	if err != nil {
 		return Extent{}, err
 	}
 	from := uint64(0)
-	if since > 0 {
-		if _, from, err = j.storedBy(ctx, p, now.Add(-since)); err != nil {
+	if since > 0 && at.last > 0 {
+		if from, err = j.storedBy(ctx, p, at, since); err != nil {
 			return Extent{}, err
 		}
 	}
@@ -68,11 +68,10 @@ func (j *Journal) Extent(ctx context.Context, p int, since, lag time.Duration) (
 		return Extent{}, err
 	}
 	x := clip(all, from, upto)
-	if head > upto {
-		for _, s := range all {
-			if s.Last > upto {
-				x.Newer += s.Last - max(s.First, upto+1) + 1
-			}
+	x.Trimmed = x.Trimmed || len(all) == 0 && at.seq > max(at.epoch, from)
+	for _, s := range all {
+		if s.Last > upto {
+			x.Newer += s.Last - max(s.First-1, upto)
 		}
 	}
 	return x, nil
@@ -96,37 +95,44 @@ func clip(all []Span, from, upto uint64) Extent {
 	return x
 }
 
-func (j *Journal) clock(ctx context.Context, p int) (time.Time, error) {
+// standing is the newest number of a partition and its epoch, when it was stored and what time it
+// is now, in milliseconds by the server's clock; last 0: nothing was stored since a wipe.
+type standing struct{ epoch, seq, last, now uint64 }
+
+func (j *Journal) standing(ctx context.Context, p int) (at standing, err error) {
+	const op = "measure journal"
 	node, err := j.node(ctx, p)
 	if err != nil {
-		return time.Time{}, err
+		return at, rdb.Classify(op, err)
 	}
-	return node.Time(ctx).Result()
+	now, err := node.Time(ctx).Result()
+	if err != nil {
+		return at, rdb.Classify(op, err)
+	}
+	at.now = uint64(now.UnixMilli())
+	state, err := j.client.HMGet(ctx, key(p, "head"), "epoch", "seq", "last").Result()
+	if err != nil || state[0] == nil || state[1] == nil {
+		return at, rdb.Classify(op, err)
+	}
+	if at.epoch, at.seq, err = numbers(op, state[0], state[1]); err == nil && state[2] != nil {
+		at.last, _, err = numbers(op, state[2], state[1])
+	}
+	return at, err
 }
 
-// storedBy is the newest number, and the newest that is known to have been stored by t; 0: none.
-func (j *Journal) storedBy(ctx context.Context, p int, t time.Time) (head, upto uint64, err error) {
+// storedBy is the newest number that is known to have been stored ago or longer; 0: none is.
+func (j *Journal) storedBy(ctx context.Context, p int, at standing, ago time.Duration) (uint64, error) {
 	const op = "measure journal"
-	state, err := j.client.HMGet(ctx, key(p, "head"), "seq", "last").Result()
-	if err != nil {
-		return 0, 0, rdb.Classify(op, err)
+	t := max(int64(at.now)-ago.Milliseconds(), 0)
+	if at.last <= uint64(t) {
+		return at.seq, nil
 	}
-	if state[0] == nil || state[1] == nil { // nothing was stored in this epoch yet: what is held is older
-		return 0, 1<<53 - 1, nil
-	}
-	head, last, err := numbers(op, state[0], state[1])
-	if err != nil {
-		return 0, 0, err
-	}
-	if last <= uint64(t.UnixMilli()) {
-		return head, head, nil
-	}
-	found, err := j.client.ZRevRangeByScore(ctx, key(p, "times"), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(t.UnixMilli(), 10), Count: 1}).Result()
+	found, err := j.client.ZRevRangeByScore(ctx, key(p, "times"), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(t, 10), Count: 1}).Result()
 	if err != nil || len(found) == 0 {
-		return head, 0, rdb.Classify(op, err)
+		return 0, rdb.Classify(op, err)
 	}
-	upto, err = strconv.ParseUint(found[0], 10, 53)
-	return head, upto, fault.E(op, fault.Corrupt, err)
+	seq, err := strconv.ParseUint(found[0], 10, 53)
+	return seq, fault.E(op, fault.Corrupt, err)
 }
 
 // spans is all that the journal holds: it looks at the last entry, from whose numbers its epoch
