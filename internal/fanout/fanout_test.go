@@ -45,6 +45,7 @@ type fakeProxy struct {
 	front, back *zmq.Socket
 	stop        func()
 	deaf        atomic.Bool // answers no probes
+	drop        atomic.Pointer[func(zmq.Msg) bool]
 }
 
 func startProxy(t testing.TB, xsub, xpub string) *fakeProxy {
@@ -63,6 +64,9 @@ func startProxy(t testing.TB, xsub, xpub string) *fakeProxy {
 	var pumps sync.WaitGroup
 	pumps.Go(func() {
 		for m, err := p.front.Recv(context.Background()); err == nil; m, err = p.front.Recv(context.Background()) {
+			if drop := p.drop.Load(); drop != nil && (*drop)(m) {
+				continue
+			}
 			_ = p.back.TrySend(m) // only a closed socket does not take it
 		}
 	})

@@ -63,6 +63,31 @@ func newSubscriberMetrics(r prometheus.Registerer, sub *Subscriber) *subscriberM
 	return m
 }
 
+type followerMetrics struct {
+	gaps, refilled, lost, unfinished, repeats, postponed, failures prometheus.Counter
+}
+
+func newFollowerMetrics(r prometheus.Registerer, f *Follower) *followerMetrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "eventspine_fanout_" + name + "_total", Help: help})
+	}
+	m := &followerMetrics{
+		gaps:       counter("gaps", "holes in the events of a partition that did not close by themselves"),
+		refilled:   counter("refilled_events", "events that did not come from a proxy and were read from the journal"),
+		lost:       counter("lost_events", "events that came neither from a proxy nor were in the journal any more; of a follower of deliverable events, at least so many"),
+		unfinished: counter("unfinished_events", "events of an epoch that ended, as Redis lost data, before they came; the apis send them again"),
+		repeats:    counter("repeated_events", "events dropped because they came before, from another proxy or a worker that published again"),
+		postponed:  counter("postponed_events", "events let go because too much waited for a hole to be filled; they are read from the journal"),
+		failures:   counter("refill_failures", "tries to read missing events from the journal that failed"),
+	}
+	if r != nil {
+		r.MustRegister(m.gaps, m.refilled, m.lost, m.unfinished, m.repeats, m.postponed, m.failures,
+			gaugeFunc("eventspine_fanout_unplaced_partitions_count", "partitions of which it is not known yet where to begin",
+				func() float64 { return float64(f.unplaced.Load()) }))
+	}
+	return m
+}
+
 func counterFunc(name, help string, read func() float64) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read)
 }

@@ -37,6 +37,7 @@ type SubscriberOptions struct {
 type Subscriber struct {
 	socket *zmq.Socket
 	limits zmq.Options // as the socket has them
+	topics []string    // what is subscribed to
 	sync   *syncer
 	behind atomic.Int64 // as a time.Duration, for how long it has been; Watch's
 	log    *quiet.Logger
@@ -51,7 +52,7 @@ func NewSubscriber(o SubscriberOptions) (*Subscriber, error) {
 		return nil, fault.Errorf(op, fault.Invalid, "no proxy endpoint is given")
 	}
 	limits := withDefaults(o.ZMQ, o.Log)
-	s := &Subscriber{limits: limits, sync: newSyncer(newRoute(o.Endpoints, limits.ReconnectMax)), log: quiet.New(o.Log, time.Second)}
+	s := &Subscriber{limits: limits, topics: o.Topics, sync: newSyncer(newRoute(o.Endpoints, limits.ReconnectMax)), log: quiet.New(o.Log, time.Second)}
 	tell := limits.Monitor
 	limits.Monitor = func(e zmq.Event) {
 		s.sync.watch(e)
@@ -91,24 +92,52 @@ func (s *Subscriber) Recv(ctx context.Context) (Message, error) {
 		if err != nil {
 			return Message{}, err
 		}
-		m, err := parseMessage(frames)
-		if err == nil && strings.HasPrefix(m.Topic, event.TopicSync) {
-			s.sync.answer(m.Topic)
-			continue
-		}
-		if err == nil {
-			s.m.received.Inc()
+		if m, ok := s.message(frames); ok {
 			return m, nil
 		}
-		s.m.bad.WithLabelValues(reason(err)).Inc()
-		s.log.Warn("malformed message from a proxy", "reason", err.Error(), "frames", len(frames))
 	}
+}
+
+// tryRecv is Recv that does not wait: false when nothing has arrived.
+func (s *Subscriber) tryRecv() (Message, bool, error) {
+	for {
+		frames, err := s.socket.TryRecv()
+		if err != nil || frames == nil {
+			return Message{}, false, err
+		}
+		if m, ok := s.message(frames); ok {
+			return m, true, nil
+		}
+	}
+}
+
+// message takes what was received, and reports whether it is for the caller.
+func (s *Subscriber) message(frames zmq.Msg) (Message, bool) {
+	m, err := parseMessage(frames)
+	switch {
+	case err != nil:
+		s.refuse(err, "frames", len(frames))
+		return m, false
+	case strings.HasPrefix(m.Topic, event.TopicSync):
+		s.sync.answer(m.Topic)
+		return m, false
+	}
+	s.m.received.Inc()
+	return m, true
+}
+
+// refuse counts a message that cannot be used, and logs it at a bounded rate.
+func (s *Subscriber) refuse(err error, args ...any) {
+	s.m.bad.WithLabelValues(reason(err)).Inc()
+	s.log.Warn("malformed message from a proxy", append([]any{"reason", err.Error()}, args...)...)
 }
 
 var (
 	errFrames  = errors.New("it has not exactly one frame")
 	errNoTopic = errors.New("it has no topic")
 	errNoBody  = errors.New("it has no space after the topic")
+	errNoPlace = errors.New("its event has no place in the journal")
+	errMark    = errors.New("its mark cannot be read")
 )
 
 func reason(err error) string {
@@ -117,6 +146,10 @@ func reason(err error) string {
 		return "frames"
 	case errors.Is(err, errNoTopic):
 		return "topic"
+	case errors.Is(err, errNoPlace):
+		return "place"
+	case errors.Is(err, errMark):
+		return "mark"
 	}
 	return "body"
 }

@@ -32,6 +32,15 @@ func New(log *slog.Logger, every time.Duration) *Logger {
 // Warn writes the line when none of the same message was written within the interval, with
 // the number of lines held back since then as "more". It reports whether it wrote.
 func (l *Logger) Warn(message string, args ...any) bool {
+	return l.write(slog.LevelWarn, message, args)
+}
+
+// Error is Warn at the level of an error.
+func (l *Logger) Error(message string, args ...any) bool {
+	return l.write(slog.LevelError, message, args)
+}
+
+func (l *Logger) write(level slog.Level, message string, args []any) bool {
 	if l.log == nil {
 		return false
 	}
@@ -53,6 +62,6 @@ func (l *Logger) Warn(message string, args ...any) bool {
 	if held > 0 {
 		args = append(args, "more", held)
 	}
-	l.log.Log(context.Background(), slog.LevelWarn, message, args...)
+	l.log.Log(context.Background(), level, message, args...)
 	return true
 }

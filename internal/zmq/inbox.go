@@ -188,6 +188,18 @@ func (b *inbox) pop(ctx context.Context) (*peer, Msg, error) {
 	}
 }
 
+// tryPop gives the next message if there is one now, and nil otherwise.
+func (b *inbox) tryPop() (Msg, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, ErrClosed
+	}
+	_, m := b.take()
+	b.pass()
+	return m, nil
+}
+
 // popBatch waits for at least one message and appends up to cap(dst) of them to dst.
 func (b *inbox) popBatch(ctx context.Context, dst []Msg) ([]Msg, error) {
 	_, m, err := b.pop(ctx)

@@ -187,6 +187,15 @@ func (s *Socket) Recv(ctx context.Context) (Msg, error) {
 	return m, err
 }
 
+// TryRecv gives the next message if one has arrived, and nil without an error otherwise; it never
+// waits. SUB, XSUB and PULL only.
+func (s *Socket) TryRecv() (Msg, error) {
+	if s.typ != Sub && s.typ != XSub && s.typ != Pull {
+		return nil, wrongType("TryRecv", s.typ)
+	}
+	return s.in.tryPop()
+}
+
 // Subscribe asks for the messages that begin with topic, from every publisher now and later
 // connected; "" means all. Repeats are counted. SUB and XSUB only.
 func (s *Socket) Subscribe(topic string) error { return s.subscribe("Subscribe", topic, true) }
