@@ -127,11 +127,12 @@ func (c *Config) listen() string {
 	return net.JoinHostPort(host, strconv.Itoa(c.Port))
 }
 
-// topics are the subscriptions: a category and its dot, so that alert does not take alerts.
+// topics are the subscriptions: a category and its dot, so that alert does not take alerts, and
+// the marks, by which a lost tail shows.
 func (c *Config) topics() []string {
-	out := make([]string, len(c.Categories))
-	for i, name := range c.Categories {
-		out[i] = name + "."
+	out := make([]string, 0, len(c.Categories)+1)
+	for _, name := range c.Categories {
+		out = append(out, name+".")
 	}
-	return out
+	return append(out, event.TopicMark)
 }

@@ -22,7 +22,7 @@ func TestConfig(t *testing.T) {
 	if c, err := load("BRIDGE_ADDR=[::1]:3001", "PORT=4001"); err != nil || c.listen() != "[::1]:4001" {
 		t.Errorf("PORT: %s %v", c.listen(), err)
 	}
-	if c, err := load("BRIDGE_CATEGORIES=alert,chat"); err != nil || !slices.Equal(c.topics(), []string{"alert.", "chat."}) {
+	if c, err := load("BRIDGE_CATEGORIES=alert,chat"); err != nil || !slices.Equal(c.topics(), []string{"alert.", "chat.", "_mark."}) {
 		t.Errorf("topics: %q %v", c.topics(), err)
 	}
 	for env, setting := range map[string]string{

@@ -1,16 +1,13 @@
 package bridge
 
 import (
-	"strings"
-	"sync"
-
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/quiet"
 )
 
-// recentEvents is how many positions are remembered to drop repeats. Two proxies carry each
-// event twice, a moment apart; a worker publishes again what it is not sure of.
+// recentEvents is how many positions are remembered, with the order they were delivered in, for
+// syncs that know one number only.
 const recentEvents = 1 << 16
 
 // users is where events go: hub.Hub.
@@ -19,7 +16,7 @@ type users interface {
 	ToAll(name string, payload []byte) int
 }
 
-// deliverer brings a message to the connections it is for. For one goroutine.
+// deliverer brings an event to the connections it is for. For one goroutine.
 type deliverer struct {
 	users  users
 	recent *recent
@@ -27,22 +24,24 @@ type deliverer struct {
 	log    *quiet.Logger
 }
 
-// deliver never waits. The message's bytes must not be changed afterwards.
-func (d *deliverer) deliver(msg fanout.Message) {
-	if strings.HasPrefix(msg.Topic, "_") {
+// deliver never waits. The event's bytes must not be changed afterwards. An event that was stored
+// again because Redis had lost it is not new to browsers: sync gives it to who asks.
+func (d *deliverer) deliver(it fanout.Item) {
+	if it.Seq == 0 { // a reserved topic
 		return
 	}
 	d.m.received.Inc()
-	e, err := event.ParseStored(msg.Body)
-	if err != nil {
+	e, err := event.ParseStored(it.Body)
+	switch {
+	case err != nil:
 		d.m.malformed.Inc()
-		d.log.Warn("skipped a message that is no stored event", "error", err, "bytes", len(msg.Body))
+		d.log.Warn("skipped a message that is no stored event", "error", err, "bytes", len(it.Body))
+		return
+	case e.Redelivered:
+		d.m.redelivered.Inc()
 		return
 	}
-	if !d.recent.add(place{e.Partition, e.Seq}) {
-		d.m.repeated.Inc()
-		return
-	}
+	d.recent.add(place{it.Partition, it.Seq})
 	n := 0
 	switch e.UserID {
 	case "": // for the index only
@@ -55,48 +54,4 @@ func (d *deliverer) deliver(msg fanout.Message) {
 		d.m.nobody.Inc()
 	}
 	d.m.queued.Add(float64(n))
-}
-
-// place is an event's number: no two events ever have the same.
-type place struct {
-	partition int
-	seq       uint64
-}
-
-// recent remembers the last places and the order they came in. It is no high mark: two workers
-// may interleave, and an event that comes late is still new. Safe for concurrent use.
-type recent struct {
-	mu    sync.Mutex
-	seen  map[place]uint64 // the how-manieth it was
-	ring  []place
-	count uint64
-}
-
-func newRecent(n int) *recent {
-	return &recent{seen: make(map[place]uint64, n), ring: make([]place, n)}
-}
-
-// add reports whether p was not among the last places, and remembers it.
-func (r *recent) add(p place) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.seen[p]; ok {
-		return false
-	}
-	slot := r.count % uint64(len(r.ring))
-	if r.count >= uint64(len(r.ring)) {
-		delete(r.seen, r.ring[slot])
-	}
-	r.ring[slot], r.seen[p] = p, r.count
-	r.count++
-	return true
-}
-
-// before reports whether both places are remembered and p came before q.
-func (r *recent) before(p, q place) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	first, ok := r.seen[p]
-	second, known := r.seen[q]
-	return ok && known && first < second
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 
+	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/quiet"
 )
@@ -26,20 +27,35 @@ func (h *fakeHub) ToUser(user, name string, payload []byte) int {
 
 func (h *fakeHub) ToAll(name string, payload []byte) int { return h.ToUser("everybody", name, payload) }
 
+func newDeliverer(h users) *deliverer {
+	return &deliverer{users: h, recent: newRecent(10, 16), m: freshMetrics(), log: quiet.New(nil, time.Second)}
+}
+
+// asItem is an event as the follower hands it out.
+func asItem(t testing.TB, raw []byte) fanout.Item {
+	t.Helper()
+	e, err := event.ParseStored(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fanout.Item{Position: e.Position, Topic: event.Topic(e.Type, e.UserID), Body: raw}
+}
+
 func TestDeliver(t *testing.T) {
 	h := &fakeHub{n: 2}
-	d := &deliverer{users: h, recent: newRecent(10), m: freshMetrics(), log: quiet.New(nil, time.Second)}
+	d := newDeliverer(h)
 	ana, all := stored("ana", "notification.order.shipped", 7, 100), stored("*", "alert", 8, 100)
-	for _, m := range []fanout.Message{
-		{Topic: "notification.order.shipped.ana", Body: ana},
-		{Topic: "alert.*", Body: all},
-		{Topic: "notification.order.shipped.ana", Body: ana},
-		{Topic: "notification.x.bob", Body: []byte(`{"type":"notification.x"}`)},
-		{Topic: "notification.x.bob", Body: []byte(`rubbish`)},
-		{Topic: "_mark.3", Body: []byte(`{}`)},
-		{Topic: "status.", Body: []byte(`{"id":"i","type":"status","seq":9}`)},
+	again := event.Splice([]byte(`{"id":"i","type":"status","userId":"ana","redelivered":true}`), event.AppendPosition(nil, event.Position{Seq: 10, Epoch: 1}))
+	for _, it := range []fanout.Item{
+		asItem(t, ana),
+		asItem(t, all),
+		{Position: event.Position{Seq: 9}, Topic: "notification.x.bob", Body: []byte(`{"type":"notification.x"}`)},
+		{Position: event.Position{Seq: 9}, Topic: "notification.x.bob", Body: []byte(`rubbish`)},
+		{Topic: "_user.ana", Body: []byte(`{}`)},
+		asItem(t, []byte(`{"id":"i","type":"status","seq":9}`)),
+		asItem(t, again),
 	} {
-		d.deliver(m)
+		d.deliver(it)
 	}
 	want := []string{"ana notification " + string(ana), "everybody alert " + string(all)}
 	if strings.Join(h.got, "\n") != strings.Join(want, "\n") {
@@ -47,63 +63,84 @@ func TestDeliver(t *testing.T) {
 	}
 	for name, c := range map[string]float64{
 		"received": testutil.ToFloat64(d.m.received) - 6, "malformed": testutil.ToFloat64(d.m.malformed) - 2,
-		"repeated": testutil.ToFloat64(d.m.repeated) - 1, "nobody": testutil.ToFloat64(d.m.nobody) - 1,
+		"redelivered": testutil.ToFloat64(d.m.redelivered) - 1, "nobody": testutil.ToFloat64(d.m.nobody) - 1,
 		"queued": testutil.ToFloat64(d.m.queued) - 4,
 	} {
 		if c != 0 {
 			t.Errorf("%s is off by %v", name, c)
 		}
 	}
-}
-
-func TestLateEventOfAnotherWorkerIsNew(t *testing.T) {
-	h := &fakeHub{}
-	d := &deliverer{users: h, recent: newRecent(10), m: freshMetrics(), log: quiet.New(nil, time.Second)}
-	for _, seq := range []uint64{5, 9, 7, 5, 6} {
-		d.deliver(fanout.Message{Topic: "status.ana", Body: stored("ana", "status", seq, int64(seq))})
-	}
-	if len(h.got) != 4 {
-		t.Errorf("delivered %d, want 4: %s", len(h.got), h.got)
+	if _, known := d.recent.before(0, place{0, 10}); known {
+		t.Error("what was not pushed counts as delivered")
 	}
 }
 
-// TestRecent: a repeat within the window is always noticed, a new place never taken for one,
-// and memory stays bounded.
+// TestRecent: what came before is known within the window, and never wrong, and memory stays
+// bounded.
 func TestRecent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 8).Draw(t, "window")
-		r := newRecent(n)
+		r := newRecent(n, 3)
 		var added []place
+		next := [3]uint64{}
 		for range rapid.IntRange(1, 100).Draw(t, "steps") {
-			p := place{rapid.IntRange(0, 2).Draw(t, "partition"), uint64(rapid.IntRange(1, 6).Draw(t, "seq"))}
-			want := true
-			for _, q := range added[max(0, len(added)-n):] {
-				want = want && p != q
+			p := rapid.IntRange(0, 2).Draw(t, "partition")
+			next[p] += uint64(rapid.IntRange(1, 3).Draw(t, "later"))
+			r.add(place{p, next[p]})
+			added = append(added, place{p, next[p]})
+			kept := added[max(0, len(added)-n):]
+			at := rapid.IntRange(0, len(kept)-1).Draw(t, "event")
+			of := rapid.IntRange(0, 2).Draw(t, "of")
+			want := uint64(0)
+			for _, q := range kept[:at] {
+				if q.partition == of {
+					want = q.seq
+				}
 			}
-			if got := r.add(p); got != want {
-				t.Fatalf("add(%v) = %v after %v", p, got, added)
+			if got, ok := r.before(of, kept[at]); ok != (want > 0) || got != want {
+				t.Fatalf("before %v in partition %d: %d, %v; want %d of %v", kept[at], of, got, ok, want, kept)
 			}
-			if want {
-				added = append(added, p)
+			if old := len(added) - n - 1; old >= 0 {
+				if _, ok := r.before(of, added[old]); ok {
+					t.Fatalf("%v is still known after %d", added[old], n)
+				}
 			}
-			if last := added[len(added)-1]; len(added) > 1 && r.before(last, added[len(added)-2]) {
-				t.Fatalf("%v came before the one before it in %v", last, added)
-			}
-			if len(r.seen) > n {
-				t.Fatalf("%d remembered of %d", len(r.seen), n)
+			if total := len(r.lanes[0]) + len(r.lanes[1]) + len(r.lanes[2]); total > n {
+				t.Fatalf("%d remembered of %d", total, n)
 			}
 		}
 	})
 }
 
-func BenchmarkDeliver(b *testing.B) {
-	d := &deliverer{users: &nowhere{}, recent: newRecent(recentEvents), m: freshMetrics(), log: quiet.New(nil, time.Second)}
-	bodies := make([][]byte, 1000)
-	for i := range bodies {
-		bodies[i] = stored(fmt.Sprint("user-", i), "notification.order", uint64(i+1), 1700000000000)
+func TestRecentOfAnotherJournal(t *testing.T) {
+	r := newRecent(4, 1)
+	for _, seq := range []uint64{5, 6, 3, 4} {
+		r.add(place{0, seq})
 	}
-	for i := 0; b.Loop(); i++ {
-		d.deliver(fanout.Message{Topic: "notification.order.user", Body: bodies[i%len(bodies)]})
+	if _, known := r.before(0, place{0, 5}); known {
+		t.Error("a number of the old journal is known")
+	}
+	if got, known := r.before(0, place{0, 4}); !known || got != 3 {
+		t.Errorf("before 4: %d, %v", got, known)
+	}
+	for seq := range uint64(10) {
+		r.add(place{0, 100 + seq})
+	}
+	if len(r.lanes[0]) != 4 {
+		t.Errorf("%d remembered", len(r.lanes[0]))
+	}
+}
+
+func BenchmarkDeliver(b *testing.B) {
+	d := &deliverer{users: &nowhere{}, recent: newRecent(recentEvents, 16), m: freshMetrics(), log: quiet.New(nil, time.Second)}
+	items := make([]fanout.Item, 1000)
+	for i := range items {
+		items[i] = asItem(b, stored(fmt.Sprint("user-", i), "notification.order", uint64(i+1), 1700000000000))
+	}
+	for i := uint64(0); b.Loop(); i++ {
+		it := items[i%1000]
+		it.Seq = i + 1
+		d.deliver(it)
 	}
 }
 

@@ -6,24 +6,24 @@ import (
 )
 
 type metrics struct {
-	received  prometheus.Counter
-	malformed prometheus.Counter
-	repeated  prometheus.Counter
-	nobody    prometheus.Counter
-	queued    prometheus.Counter
-	syncs     *prometheus.CounterVec
-	replayed  prometheus.Counter
+	received    prometheus.Counter
+	malformed   prometheus.Counter
+	redelivered prometheus.Counter
+	nobody      prometheus.Counter
+	queued      prometheus.Counter
+	syncs       *prometheus.CounterVec
+	replayed    prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	f := promauto.With(r)
 	return &metrics{
 		received: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_received_events_total",
-			Help: "Messages taken from the proxies."}),
+			Help: "Events taken from the proxies or the journal."}),
 		malformed: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_malformed_events_total",
 			Help: "Messages skipped because they hold no stored event."}),
-		repeated: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_repeated_events_total",
-			Help: "Events dropped because they came before, from another proxy or a worker that published again."}),
+		redelivered: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_redelivered_events_total",
+			Help: "Events not pushed because they were stored a second time, after Redis had lost them; syncs give them."}),
 		nobody: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_absent_user_events_total",
 			Help: "Events whose user was not connected to this bridge."}),
 		queued: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_queued_events_total",

@@ -40,7 +40,8 @@ const (
 type Deps struct {
 	web        net.Listener
 	health     *health.Server
-	events     *fanout.Subscriber
+	feed       *fanout.Subscriber // followed by events
+	events     *fanout.Follower   // nil: Open failed before
 	journal    *journal.Journal
 	hub        *hub.Hub
 	sockets    *socketio.Server
@@ -80,13 +81,11 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	if err := d.openRedis(c, reg); err != nil {
 		return nil, err
 	}
-	d.events, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.XPub, Topics: c.topics(),
-		ZMQ: zmq.Options{Curve: keys.Client(), Monitor: zmq.LogMonitor(log)}, Log: log, Metrics: reg})
-	if err != nil {
+	if err := d.follow(&c, keys, reg); err != nil {
 		return nil, err
 	}
 	quieter := quiet.New(log, time.Second)
-	delivered := newRecent(recentEvents)
+	delivered := newRecent(recentEvents, c.Partitions)
 	d.deliverer = &deliverer{users: d.hub, recent: delivered, m: m, log: quieter}
 	s := &syncer{journal: d.journal, recent: delivered, partitions: c.Partitions, window: c.ReplayWindow, limit: c.ReplayMax, now: time.Now, m: m, log: quieter}
 	if d.sockets, err = d.openSockets(c, s, reg); err != nil {
@@ -117,6 +116,17 @@ func (d *Deps) openRedis(c Config, reg prometheus.Registerer) error {
 	return nil
 }
 
+// follow takes up the deliverable events, from where the journal ends now.
+func (d *Deps) follow(c *Config, keys *keyring.Ring, reg prometheus.Registerer) (err error) {
+	d.feed, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.XPub, Topics: c.topics(),
+		ZMQ: zmq.Options{Curve: keys.Client(), Monitor: zmq.LogMonitor(c.Log)}, Log: c.Log, Metrics: reg})
+	if err != nil {
+		return err
+	}
+	d.events, err = fanout.NewFollower(fanout.FollowerOptions{Subscriber: d.feed, Journal: d.journal, Partitions: c.Partitions, Feed: true, Log: c.Log, Metrics: reg})
+	return err
+}
+
 func (d *Deps) openSockets(c Config, s *syncer, reg prometheus.Registerer) (*socketio.Server, error) {
 	verifier, err := auth.NewVerifier(c.JWTSecret, auth.Options{})
 	if err != nil {
@@ -142,8 +152,11 @@ func (d *Deps) abandon() {
 	if d.sockets != nil {
 		d.sockets.Close(ended)
 	}
-	if d.events != nil {
-		_ = d.events.Close(ended) // nothing was received
+	switch { // nothing was received
+	case d.events != nil:
+		_ = d.events.Close(ended)
+	case d.feed != nil:
+		_ = d.feed.Close(ended)
 	}
 	if d.web != nil {
 		_ = d.web.Close()
@@ -171,7 +184,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 		return nil
 	})
 	g.Go(func() error { return d.checkJournal(inner, log) })
-	g.Go(func() error { return d.events.Watch(inner, fanout.Snail{Wait: c.SnailWait, Limit: c.SnailLimit}) })
+	g.Go(func() error { return d.feed.Watch(inner, fanout.Snail{Wait: c.SnailWait, Limit: c.SnailLimit}) })
 	received := make(chan struct{})
 	g.Go(func() error {
 		defer close(received)
@@ -219,10 +232,10 @@ func (d *Deps) checkJournal(ctx context.Context, log *slog.Logger) error {
 // receive delivers until ctx ends, and then what the proxies sent before.
 func (d *Deps) receive(ctx context.Context) error {
 	for {
-		msg, err := d.events.Recv(ctx)
+		it, err := d.events.Recv(ctx)
 		switch {
 		case err == nil:
-			d.deliverer.deliver(msg)
+			d.deliverer.deliver(it)
 		case ctx.Err() == nil:
 			return fault.E("receive events", fault.KindOf(err), err)
 		default:
@@ -238,12 +251,12 @@ func (d *Deps) rest(ctx context.Context) {
 	defer cancel()
 	for {
 		wait, stop := context.WithTimeout(ctx, idleTime)
-		msg, err := d.events.Recv(wait)
+		it, err := d.events.Recv(wait)
 		stop()
 		if err != nil {
 			return
 		}
-		d.deliverer.deliver(msg)
+		d.deliverer.deliver(it)
 	}
 }
 

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -128,15 +129,16 @@ func (s *syncer) read(ctx context.Context, user string, from since) (own, all se
 type start struct {
 	after uint64
 	from  int64 // when not 0: only what was processed at this time or later, milliseconds
-	seen  place // with from: and not what this bridge delivered before that event
+	seen  place // with from: where this bridge knows it, what it did not deliver before that event
 	lost  bool  // the position could not be found: everything, and not complete
 }
 
 // locate turns the client's position into one for each set. The two sets are numbered apart:
 // a plain number says exactly where in its own set the client was, and for the other set the
 // event itself is looked up, and its time taken, less some slack: a repeat is better than a hole.
-// What this bridge delivered before that event is left out, so that there are repeats only where
-// it does not know, after a restart or a long time.
+// Where this bridge knows what it delivered before that event, that is left out, and what it did
+// not deliver before is given whatever its time, as partitions wait for the journal each for
+// itself. So there are repeats only where it does not know, after a restart or a long time.
 func (s *syncer) locate(ctx context.Context, user string, from since) (pos struct{ user, all start }, err error) {
 	pOwn, pAll := event.Partition(user, "", s.partitions), event.Partition(event.Everybody, "", s.partitions)
 	switch {
@@ -192,20 +194,23 @@ func (s *syncer) readSet(ctx context.Context, user string, at start) (set, error
 		out.items = append(out.items, stamp(raw))
 	}
 	if at.from != 0 {
-		out.trim(at.from, s.now().Add(-s.window).UnixMilli(), s.limit)
-		p := event.Partition(user, "", s.partitions)
-		out.items = slices.DeleteFunc(out.items, func(it item) bool { return s.recent.before(place{p, it.seq}, at.seen) })
+		delivered, known := s.recent.before(event.Partition(user, "", s.partitions), at.seen)
+		if !known {
+			delivered = math.MaxUint64
+		}
+		out.trim(at.from, delivered, s.now().Add(-s.window).UnixMilli(), s.limit)
+		out.items = slices.DeleteFunc(out.items, func(it item) bool { return known && it.seq <= delivered })
 	}
 	return out, nil
 }
 
-// trim drops what was processed before from. The set is then complete when it reaches back that
-// far: inside the window, and not cut by the bound on its size.
-func (s *set) trim(from, floor int64, limit int) {
+// trim drops what was processed before from, but for what comes after delivered. The set is then
+// complete when it reaches back that far: inside the window, and not cut by the bound on its size.
+func (s *set) trim(from int64, delivered uint64, floor int64, limit int) {
 	full := len(s.items) >= limit && s.items[0].at > from
 	s.complete = s.complete && from >= floor && !full
 	n := 0
-	for n < len(s.items) && s.items[n].at < from {
+	for n < len(s.items) && s.items[n].at < from && s.items[n].seq <= delivered {
 		n++
 	}
 	s.items = s.items[n:]

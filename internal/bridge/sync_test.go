@@ -94,7 +94,7 @@ func (j *fakeJournal) Lookup(_ context.Context, p int, seqs []uint64) ([]journal
 const noon = int64(1_700_000_000_000)
 
 func newSyncer(j replayer) *syncer {
-	return &syncer{journal: j, recent: newRecent(100), partitions: 16, window: 5 * time.Minute, limit: 1000,
+	return &syncer{journal: j, recent: newRecent(100, 16), partitions: 16, window: 5 * time.Minute, limit: 1000,
 		now: func() time.Time { return time.UnixMilli(noon + 60_000) }, m: freshMetrics(), log: quiet.New(nil, time.Second)}
 }
 
@@ -195,6 +195,23 @@ func TestPlainNumberDoesNotRepeatWhatWasDelivered(t *testing.T) {
 	}
 	if ids, in := ask(t, s, "ana", `12`); ids != "ana-1001 *-13 ana-1002" || !in.Complete {
 		t.Errorf("since a broadcast: %s %+v", ids, in)
+	}
+}
+
+// TestPlainNumberAndAPartitionThatWaited: the broadcasts waited for the journal for longer than
+// the slack, while the user's own went on.
+func TestPlainNumberAndAPartitionThatWaited(t *testing.T) {
+	j := &fakeJournal{epoch: 1, sets: map[string][][]byte{
+		"ana": {stored("ana", "status", 1001, noon+20_000)},
+		"*":   {stored("*", "alert", 11, noon), stored("*", "alert", 12, noon+1000), stored("*", "alert", 13, noon+2000)},
+	}}
+	s := newSyncer(j)
+	own, all := event.Partition("ana", "", 16), event.Partition("*", "", 16)
+	for _, p := range []place{{all, 11}, {own, 1001}, {all, 12}, {all, 13}} {
+		s.recent.add(p)
+	}
+	if ids, in := ask(t, s, "ana", `1001`); ids != "*-12 *-13" || !in.Complete {
+		t.Errorf("since the user's: %s %+v", ids, in)
 	}
 }
 
