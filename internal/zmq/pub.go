@@ -7,8 +7,6 @@ import (
 	"eventspine/internal/zmq/topics"
 )
 
-const subscriptionOverhead = 64 // bytes of memory that a subscription takes besides its topic
-
 // publisher is PUB and XPUB: each message goes to every peer that subscribed to a beginning
 // of its first frame, once, unless that peer is full.
 type publisher struct {
@@ -73,7 +71,7 @@ func (u *publisher) inbound(p *peer, m Msg) (Msg, error) {
 func (u *publisher) subscribe(p *peer, topic string, on bool) (Msg, error) {
 	u.s.mu.Lock()
 	defer u.s.mu.Unlock()
-	cost := int64(len(topic)) + subscriptionOverhead
+	cost := topics.Cost(topic)
 	if !on {
 		gone, last := u.index.Remove(p, topic)
 		if gone {

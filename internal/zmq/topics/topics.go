@@ -5,298 +5,240 @@
 package topics
 
 import (
-	"bytes"
+	"encoding/binary"
 	"slices"
-	"strings"
 )
+
+// Cost is how many bytes of memory a subscription to topic takes at most, on average.
+func Cost(topic string) int64 { return 128 + 8*int64(len(topic)) }
 
 // Index maps topic prefixes to subscribers of type K, counting repeats. The zero value is
 // empty and ready. Not safe for concurrent use.
 type Index[K comparable] struct {
-	root  node[K]
-	byKey map[K]map[string]int // how often each subscriber asked for each topic
-	total int                  // different topics
+	tree  tree
+	subs  slots[subscriber[K]]
+	ids   map[K]uint32    // in subs
+	sets  slots[[]member] // who wants a topic that several want, or one more than once
+	total int             // different topics
 }
 
-// node holds its children by value and its first subscriber too, in 64 bytes, so that a step
-// touches little memory.
-type node[K comparable] struct {
-	prefix string    // from the parent to here; empty at the root and in a hole only
-	next   []node[K] // children: at their first byte minus low, with holes; or in the order of rare.firsts
-	one    K         // who asked for exactly this topic, if wanted
-	rare   *rare[K]  // nil for most nodes
-	low    byte
-	wanted bool
+// shared marks the number of a set; a node's who is else the number of its only subscriber.
+const shared = 1 << 31
+
+type member struct {
+	id    uint32 // in subs
+	times int
 }
 
-// rare is what few nodes need.
-type rare[K comparable] struct {
-	more   []K    // who else asked for exactly this topic, each once
-	firsts []byte // first byte of each child's prefix when those lie far apart, else nil
+// subscriber is one who wants something. Its log holds no pointers, unlike a map: see tree.
+type subscriber[K comparable] struct {
+	key    K
+	topics int    // different ones that it wants
+	log    []byte // each after its length, as they came; besides, ones not wanted any more, and repeats
+	stale  int    // how many of the latter
 }
 
-func (n *node[K]) uncommon() *rare[K] {
-	if n.rare == nil {
-		n.rare = new(rare[K])
-	}
-	return n.rare
-}
-
-// add notes one more subscriber and reports whether it is the first.
-func (n *node[K]) add(k K) (first bool) {
-	if n.wanted {
-		r := n.uncommon()
-		r.more = append(r.more, k)
-		return false
-	}
-	n.one, n.wanted = k, true
-	return true
-}
-
-// subtract forgets a subscriber and reports whether it was the last.
-func (n *node[K]) subtract(k K) (last bool) {
-	var zero K
-	if n.rare == nil || len(n.rare.more) == 0 {
-		n.one, n.wanted = zero, false
-		return true
-	}
-	more := n.rare.more
-	end := len(more) - 1
-	if n.one == k {
-		n.one = more[end]
-	} else {
-		more[slices.Index(more, k)] = more[end]
-	}
-	more[end] = zero
-	n.rare.more = more[:end]
-	return false
+func (s *subscriber[K]) note(topic string) {
+	s.log = append(binary.AppendUvarint(s.log, uint64(len(topic))), topic...)
 }
 
 // Add notes that k wants topic. fresh reports whether k did not want it before, and first
 // whether nobody did.
 func (x *Index[K]) Add(k K, topic string) (fresh, first bool) {
-	if x.byKey == nil {
-		x.byKey = map[K]map[string]int{}
+	id := x.ids[k]
+	if id == 0 {
+		if x.ids == nil {
+			x.ids = map[K]uint32{}
+		}
+		id = x.subs.take(subscriber[K]{key: k})
+		x.ids[k] = id
 	}
-	if x.byKey[k] == nil {
-		x.byKey[k] = map[string]int{}
+	fresh, first = x.join(&x.tree.nodes[x.tree.insert(topic)].who, id)
+	if fresh {
+		s := x.subs.at(id)
+		s.topics++
+		s.note(topic)
 	}
-	x.byKey[k][topic]++
-	if x.byKey[k][topic] > 1 {
-		return false, false
-	}
-	if first = x.insert(topic).add(k); first {
+	if first {
 		x.total++
 	}
-	return true, first
+	x.tree.compact()
+	return fresh, first
 }
 
 // Remove takes one Add back. gone reports whether k does not want topic any more, and last
 // whether nobody does. Removing what was never added changes nothing.
 func (x *Index[K]) Remove(k K, topic string) (gone, last bool) {
-	switch x.byKey[k][topic] {
-	case 0:
+	id := x.ids[k]
+	if id == 0 {
 		return false, false
-	case 1:
-		delete(x.byKey[k], topic)
-		if len(x.byKey[k]) == 0 {
-			delete(x.byKey, k)
-		}
-		return true, x.detach(k, topic)
 	}
-	x.byKey[k][topic]--
-	return false, false
+	if gone, last = x.detach(id, topic, false); !gone {
+		return false, false
+	}
+	x.tree.compact()
+	s := x.subs.at(id)
+	s.topics--
+	s.stale++
+	switch {
+	case s.topics == 0:
+		x.forget(id)
+	case s.stale > s.topics:
+		wanted := x.list(id)
+		s.stale, s.log = 0, nil
+		for _, topic := range wanted {
+			s.note(topic)
+		}
+	}
+	return gone, last
 }
 
 // Drop forgets k and returns the topics that nobody wants any more, sorted.
 func (x *Index[K]) Drop(k K) (last []string) {
-	for topic := range x.byKey[k] {
-		if x.detach(k, topic) {
+	id := x.ids[k]
+	if id == 0 {
+		return nil
+	}
+	for _, topic := range x.list(id) {
+		if _, nobody := x.detach(id, topic, true); nobody {
 			last = append(last, topic)
 		}
 	}
-	delete(x.byKey, k)
-	slices.Sort(last)
+	x.tree.compact()
+	x.forget(id)
 	return last
 }
 
 // Match appends to dst every subscriber of a prefix of msg. A subscriber of several of them
 // is appended several times.
 func (x *Index[K]) Match(msg []byte, dst []K) []K {
-	n, at := &x.root, 0
-	for n != nil {
-		if n.wanted {
-			dst = append(dst, n.one)
-			if n.rare != nil {
-				dst = append(dst, n.rare.more...)
-			}
+	for n, end := x.tree.first(msg); n != nil; n, end = x.tree.seek(n, msg, end) {
+		if n.who&shared == 0 {
+			dst = append(dst, x.subs.at(n.who).key)
+			continue
 		}
-		n, at = n.step(msg, at)
+		for _, m := range *x.sets.at(n.who &^ shared) {
+			dst = append(dst, x.subs.at(m.id).key)
+		}
 	}
 	return dst
 }
 
 // Any reports whether anybody wants msg.
 func (x *Index[K]) Any(msg []byte) bool {
-	n, at := &x.root, 0
-	for n != nil {
-		if n.wanted {
-			return true
-		}
-		n, at = n.step(msg, at)
-	}
-	return false
+	n, _ := x.tree.first(msg)
+	return n != nil
 }
 
 // Topics lists the different topics, sorted.
 func (x *Index[K]) Topics() []string {
-	all := x.root.collect("", make([]string, 0, x.total))
+	all := make([]string, 0, x.total)
+	for _, id := range x.ids {
+		all = append(all, x.list(id)...)
+	}
 	slices.Sort(all)
-	return all
+	return slices.Compact(all)
 }
 
 // Len is the number of different topics.
 func (x *Index[K]) Len() int { return x.total }
 
 // Count is the number of different topics that k wants.
-func (x *Index[K]) Count(k K) int { return len(x.byKey[k]) }
-
-// step goes to the child that msg continues with at a place, or to nil, and to the place after it.
-func (n *node[K]) step(msg []byte, at int) (*node[K], int) {
-	if at >= len(msg) {
-		return nil, 0
+func (x *Index[K]) Count(k K) int {
+	if id := x.ids[k]; id != 0 {
+		return x.subs.at(id).topics
 	}
-	i := int(msg[at]) - int(n.low)
-	if n.rare != nil && n.rare.firsts != nil {
-		i = bytes.IndexByte(n.rare.firsts, msg[at])
-	}
-	if uint(i) >= uint(len(n.next)) {
-		return nil, 0
-	}
-	c := &n.next[i]
-	end := at + len(c.prefix)
-	if end != at+1 && (end == at || end > len(msg) || string(msg[at+1:end]) != c.prefix[1:]) { // the first byte is known
-		return nil, 0
-	}
-	return c, end
+	return 0
 }
 
-// child is the one whose prefix begins with first, or nil.
-func (n *node[K]) child(first byte) *node[K] {
-	i := int(first) - int(n.low)
-	if n.rare != nil && n.rare.firsts != nil {
-		i = bytes.IndexByte(n.rare.firsts, first)
+// list is what the subscriber wants, sorted.
+func (x *Index[K]) list(id uint32) []string {
+	s := x.subs.at(id)
+	all, text := make([]string, 0, s.topics+s.stale), string(s.log)
+	for at := 0; at < len(text); {
+		size, n := binary.Uvarint(s.log[at:])
+		end := at + n + int(size)
+		all, at = append(all, text[at+n:end]), end
 	}
-	if uint(i) >= uint(len(n.next)) || n.next[i].prefix == "" {
-		return nil
-	}
-	return &n.next[i]
+	slices.Sort(all)
+	return slices.DeleteFunc(slices.Compact(all), func(topic string) bool { return !x.wants(id, topic) })
 }
 
-// children are all that are no holes.
-func (n *node[K]) children() []node[K] {
-	all := make([]node[K], 0, len(n.next)+1)
-	for _, c := range n.next {
-		if c.prefix != "" {
-			all = append(all, c)
+func (x *Index[K]) wants(id uint32, topic string) bool {
+	path := x.tree.path(topic, nil)
+	if path == nil {
+		return false
+	}
+	who := x.tree.nodes[path[len(path)-1]].who
+	return who == id || who&shared != 0 && slices.ContainsFunc(*x.sets.at(who &^ shared), func(m member) bool { return m.id == id })
+}
+
+// join counts one more wish at a topic.
+func (x *Index[K]) join(who *uint32, id uint32) (fresh, first bool) {
+	if *who == 0 {
+		*who = id
+		return true, true
+	}
+	if *who&shared == 0 {
+		*who = shared | x.sets.take([]member{{*who, 1}})
+	}
+	set := x.sets.at(*who &^ shared)
+	for i := range *set {
+		if m := &(*set)[i]; m.id == id {
+			m.times++
+			return false, false
 		}
 	}
-	return all
+	*set = append(*set, member{id, 1})
+	return true, false
 }
 
-// arrange makes all, of different first bytes, the node's children: with holes between them when those
-// take no more than twice as much memory, so that a few topics never take much of it.
-func (n *node[K]) arrange(all []node[K]) {
-	n.low, n.next = 0, nil
-	if n.rare != nil {
-		n.rare.firsts = nil
+// leave takes one wish at a topic back, or all.
+func (x *Index[K]) leave(who *uint32, id uint32, all bool) (gone, last bool) {
+	if *who == id {
+		*who = 0
+		return true, true
 	}
-	if len(all) == 0 {
-		return
+	if *who&shared == 0 {
+		return false, false
 	}
-	slices.SortFunc(all, func(a, b node[K]) int { return int(a.prefix[0]) - int(b.prefix[0]) })
-	low, high := all[0].prefix[0], all[len(all)-1].prefix[0]
-	if int(high)-int(low) >= 2*len(all) {
-		firsts := make([]byte, len(all))
-		for i := range all {
-			firsts[i] = all[i].prefix[0]
-		}
-		n.uncommon().firsts, n.next = firsts, slices.Clip(all)
-		return
+	set := x.sets.at(*who &^ shared)
+	i := slices.IndexFunc(*set, func(m member) bool { return m.id == id })
+	if i < 0 {
+		return false, false
 	}
-	n.low, n.next = low, make([]node[K], int(high)-int(low)+1)
-	for _, c := range all {
-		n.next[c.prefix[0]-low] = c
+	if m := &(*set)[i]; m.times > 1 && !all {
+		m.times--
+	} else {
+		*set, gone = slices.Delete(*set, i, i+1), true
 	}
+	switch n := *who &^ shared; {
+	case len(*set) == 0:
+		*who = 0
+		x.sets.release(n)
+	case len(*set) == 1 && (*set)[0].times == 1:
+		*who = (*set)[0].id
+		x.sets.release(n)
+	}
+	return gone, *who == 0
 }
 
-// insert finds or makes the node of topic, which stays in its place until the index changes again.
-func (x *Index[K]) insert(topic string) *node[K] {
-	n := &x.root
-	for topic != "" {
-		c := n.child(topic[0])
-		if c == nil {
-			n.arrange(append(n.children(), node[K]{prefix: strings.Clone(topic)}))
-			return n.child(topic[0])
-		}
-		if same := common(c.prefix, topic); same < len(c.prefix) { // split the edge
-			below := *c
-			below.prefix = c.prefix[same:]
-			*c = node[K]{prefix: c.prefix[:same]}
-			c.arrange([]node[K]{below})
-		}
-		n, topic = c, topic[len(c.prefix):]
+// detach removes the subscriber from a topic, once or entirely, and prunes what is empty.
+func (x *Index[K]) detach(id uint32, topic string, all bool) (gone, last bool) {
+	var room [64]uint32
+	path := x.tree.path(topic, room[:0])
+	if path == nil {
+		return false, false
 	}
-	return n
-}
-
-// detach removes k from topic's node, prunes what is empty, and reports whether k was last.
-func (x *Index[K]) detach(k K, topic string) bool {
-	last := x.root.remove(k, topic)
+	gone, last = x.leave(&x.tree.nodes[path[len(path)-1]].who, id, all)
 	if last {
 		x.total--
+		x.tree.prune(path)
 	}
-	return last
+	return gone, last
 }
 
-func (n *node[K]) remove(k K, topic string) (last bool) {
-	if topic == "" {
-		return n.subtract(k)
-	}
-	c := n.child(topic[0])
-	if last = c.remove(k, topic[len(c.prefix):]); !last || c.wanted {
-		return last
-	}
-	switch below := c.children(); len(below) {
-	case 0:
-		c.prefix = ""
-		n.arrange(n.children())
-	case 1: // join the edge again
-		below[0].prefix = c.prefix + below[0].prefix
-		*c = below[0]
-	}
-	return last
-}
-
-func (n *node[K]) collect(path string, dst []string) []string {
-	path += n.prefix
-	if n.wanted {
-		dst = append(dst, path)
-	}
-	for i := range n.next {
-		if n.next[i].prefix != "" {
-			dst = n.next[i].collect(path, dst)
-		}
-	}
-	return dst
-}
-
-func common(a, b string) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
+func (x *Index[K]) forget(id uint32) {
+	delete(x.ids, x.subs.at(id).key)
+	x.subs.release(id)
 }

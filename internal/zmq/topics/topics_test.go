@@ -1,6 +1,7 @@
 package topics
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,8 +48,15 @@ func TestIndexAgreesWithTheNaiveModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var x Index[int]
 		model := naive{}
-		key := rapid.IntRange(0, 3)
-		topic := rapid.StringOfN(rapid.RuneFrom([]rune("ab.\x00")), 0, 6, -1)
+		key := rapid.IntRange(1, 4)
+		topic := rapid.OneOf(
+			rapid.SampledFrom([]string{"", "a", "b"}),
+			// short ones far apart, and long ones with much in common
+			rapid.StringOfN(rapid.RuneFrom([]rune("ab.\x00\x7f")), 0, 6, -1),
+			rapid.StringOfN(rapid.RuneFrom([]rune("ab")), 0, 3*width+1, -1),
+			rapid.Map(rapid.IntRange(0, 3*width+1), func(n int) string { return strings.Repeat("a", n) }),
+			rapid.Map(rapid.IntRange(0, 3*width+1), func(n int) string { return strings.Repeat("\x00", n) }),
+			rapid.Map(rapid.SliceOfN(rapid.Byte(), 0, 2), func(b []byte) string { return string(b) }))
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
 				k, s := key.Draw(t, "k"), topic.Draw(t, "topic")
@@ -93,7 +101,7 @@ func TestIndexAgreesWithTheNaiveModel(t *testing.T) {
 				if x.Any([]byte(msg)) != (len(hits) > 0) {
 					t.Fatalf("Any(%q) disagrees with Match %v", msg, hits)
 				}
-				for k := range 4 {
+				for k := range 5 {
 					got := 0
 					for _, h := range hits {
 						if h == k {
@@ -107,27 +115,88 @@ func TestIndexAgreesWithTheNaiveModel(t *testing.T) {
 				if got, want := x.Topics(), model.topics(); !slices.Equal(got, want) || x.Len() != len(want) {
 					t.Fatalf("Topics() = %q (%d), want %q", got, x.Len(), want)
 				}
-				shape(t, &x.root, true)
+				shape(t, &x)
 			},
 		})
 	})
 }
 
-// shape checks that the tree holds nothing it does not need.
-func shape[K comparable](t *rapid.T, n *node[K], root bool) {
-	below := n.children()
-	if !root && (n.prefix == "" || !n.wanted && len(below) < 2) {
-		t.Fatalf("superfluous node %q with %d children", n.prefix, len(below))
+// shape checks that the index holds nothing it does not need, in the one shape that its topics have.
+func shape[K comparable](t *rapid.T, x *Index[K]) {
+	if len(x.tree.nodes) == 0 {
+		return
 	}
-	if len(n.next) > 2*len(below) {
-		t.Fatalf("%d places for %d children", len(n.next), len(below))
+	if 2*x.tree.waste > len(x.tree.nodes) {
+		t.Fatalf("%d of %d nodes are waste", x.tree.waste, len(x.tree.nodes))
 	}
-	for _, c := range below {
-		if found := n.child(c.prefix[0]); found == nil || found.prefix != c.prefix {
+	sets := 0
+	places := 1 + below(t, &x.tree, 0, func(who uint32) {
+		if who&shared == 0 {
+			return
+		}
+		sets++
+		if set := *x.sets.at(who &^ shared); len(set) == 0 || len(set) == 1 && set[0].times < 2 {
+			t.Fatalf("a set of its own for %v", set)
+		}
+	})
+	if places+x.tree.waste != len(x.tree.nodes) {
+		t.Fatalf("%d places and %d of waste are not the %d nodes", places, x.tree.waste, len(x.tree.nodes))
+	}
+	if got := len(x.sets.values) - len(x.sets.idle); got != sets {
+		t.Fatalf("%d sets kept, %d needed", got, sets)
+	}
+	if got := len(x.subs.values) - len(x.subs.idle); got != len(x.ids) {
+		t.Fatalf("%d subscribers kept, %d known", got, len(x.ids))
+	}
+	var zero K
+	for _, id := range x.subs.idle {
+		if s := x.subs.at(id); s.key != zero || s.log != nil {
+			t.Fatalf("%v is kept of nobody", s)
+		}
+	}
+	for _, id := range x.ids {
+		s, lines := x.subs.at(id), 0
+		for at := 0; at < len(s.log); lines++ {
+			size, n := binary.Uvarint(s.log[at:])
+			at += n + int(size)
+		}
+		if s.topics == 0 || s.stale > s.topics || lines != s.topics+s.stale {
+			t.Fatalf("%d lines for %d topics, %d of them stale", lines, s.topics, s.stale)
+		}
+	}
+}
+
+// below looks at the nodes under one, and counts their places.
+func below(t *rapid.T, x *tree, at uint32, seen func(who uint32)) (places int) {
+	n := x.nodes[at]
+	children := 0
+	for i, c := range x.children(&n) {
+		places++
+		if c.size == 0 {
+			if c != (node{}) {
+				t.Fatalf("hole %v", c)
+			}
+			continue
+		}
+		children++
+		if place := n.next + uint32(i); x.child(at, c.text[0]) != place {
 			t.Fatal("child under the wrong byte")
 		}
-		shape(t, &c, false)
+		places += below(t, x, n.next+uint32(i), seen)
 	}
+	if all := x.children(&n); len(all) > 0 {
+		span := int(all[len(all)-1].text[0]) - int(all[0].text[0]) + 1
+		if n.sparse != (span > 2*children) || n.sparse && len(all) > children || !n.sparse && len(all) != span {
+			t.Fatalf("%d places for %d children within %d bytes, sparse: %v", len(all), children, span, n.sparse)
+		}
+	}
+	if n.who != 0 {
+		seen(n.who)
+	}
+	if at != 0 && n.who == 0 && (children == 0 || children == 1 && n.size < width) {
+		t.Fatalf("superfluous node %q with %d children", n.text[:n.size], children)
+	}
+	return places
 }
 
 func TestCount(t *testing.T) {
