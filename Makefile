@@ -4,7 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build test test-short lint bench bench-zmq fuzz generate clean
+.PHONY: help build test test-short lint bench bench-zmq chaos fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ bench: ## drive the five processes for a minute and print figures
 
 bench-zmq: ## our ZeroMQ sockets beside libzmq, as ratios; installs what it needs and says so
 	bench/zmq/run.sh
+
+chaos: ## a load of SECONDS (default 120) at RATE (default 1000/s) under a plan of faults from SEED; says what was lost
+	CHAOS_SECONDS=$(or $(SECONDS),120) CHAOS_SEED=$(SEED) CHAOS_RATE=$(RATE) CHAOS_KINDS="$(KINDS)" test/servers.sh go test -count=1 -v -timeout 20m -run '^TestChaos$$' ./test/chaos
 
 fuzz: ## run every fuzz target for FUZZTIME (default 30s)
 	test/fuzz.sh $(or $(FUZZTIME),30s)

@@ -1,0 +1,100 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"eventspine/test/harness"
+)
+
+// number is the value of a setting of the run.
+func number(t *testing.T, name string, otherwise float64) float64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return v
+}
+
+func build(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := harness.Build(t.Context(), dir, false); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestChaos is `make chaos`: a plan of every kind of harm, or of CHAOS_KINDS. The seed is
+// printed; CHAOS_SEED runs it again. The history is left in CHAOS_KEEP.
+func TestChaos(t *testing.T) {
+	if os.Getenv("CHAOS_SECONDS") == "" {
+		t.Skip("make chaos runs it")
+	}
+	var kinds []Kind
+	for _, k := range strings.FieldsFunc(os.Getenv("CHAOS_KINDS"), func(r rune) bool { return r == ',' || r == ' ' }) {
+		kinds = append(kinds, Kind(k))
+	}
+	seed := uint64(number(t, "CHAOS_SEED", float64(time.Now().Unix())))
+	length := time.Duration(number(t, "CHAOS_SECONDS", 120) * float64(time.Second))
+	gap := time.Duration(number(t, "CHAOS_GAP", 8) * float64(time.Second))
+	verdict(t, Options{Plan: NewPlan(seed, length, gap, kinds...), Rate: number(t, "CHAOS_RATE", 1000), Users: int(number(t, "CHAOS_USERS", 300))})
+}
+
+// verdict runs a plan and fails the test for what the checker finds.
+func verdict(t *testing.T, o Options) {
+	t.Helper()
+	o.ES = os.Getenv("EVENTSPINE_TEST_ES")
+	if o.ES == "" {
+		t.Fatal("EVENTSPINE_TEST_ES is empty; make chaos starts an Elasticsearch and sets it")
+	}
+	o.Bin, o.Dir = build(t), t.TempDir()
+	began := time.Now()
+	o.Say = func(s string) { fmt.Printf("chaos %5.0f s  %s\n", time.Since(began).Seconds(), s) }
+	o.Say(o.Plan.String())
+	ctx, cancel := context.WithTimeout(t.Context(), o.Plan.Length+5*time.Minute)
+	defer cancel()
+	out, err := Run(ctx, o)
+	keep(t, o, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("seed %d: %.0f events/s, all in place %.1f s after the load\n%s\n%s\n%s", o.Plan.Seed, out.Rate, out.Seconds, out.Notes, out.Verdict, out.Verify)
+	if !out.Verdict.Good() {
+		t.Errorf("seed %d: promises were broken", o.Plan.Seed)
+	}
+}
+
+// keep copies the history and the logs to CHAOS_KEEP.
+func keep(t *testing.T, o Options, out Outcome) {
+	t.Helper()
+	dir := os.Getenv("CHAOS_KEEP")
+	if dir == "" || out.History == nil {
+		return
+	}
+	logs, _ := filepath.Glob(filepath.Join(o.Dir, "*.log")) // the pattern is good
+	for _, name := range logs {
+		if text, err := os.ReadFile(name); err == nil {
+			_ = os.WriteFile(filepath.Join(dir, filepath.Base(name)), text, 0o600)
+		}
+	}
+	f, err := os.Create(filepath.Join(dir, "history.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := out.History.Write(f); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,112 @@
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Kind is a way to do harm.
+type Kind string
+
+// The kinds of harm. A target is a process name, two of them, or the name of a link.
+const (
+	Kill     Kind = "kill"     // kill -9, and start again when it is over
+	Stop     Kind = "stop"     // SIGSTOP, SIGCONT
+	Restart  Kind = "restart"  // SIGTERM, and start again
+	Burst    Kind = "burst"    // kill -9 of the proxy while events come at four times the rate
+	Drop     Kind = "drop"     // one message in a hundred between proxy and subscribers
+	Cut      Kind = "cut"      // nothing passes a link, and nobody is told
+	Slow     Kind = "slow"     // a link is slow
+	Break    Kind = "break"    // a link's connections are closed, and none comes about
+	Full     Kind = "full"     // the disk under the logs is full
+	Redis    Kind = "redis"    // kill -9 of Redis, which comes back with its append-only file
+	Rollback Kind = "rollback" // the same, and the end of that file is lost
+	Flush    Kind = "flush"    // FLUSHALL
+)
+
+// Loses reports whether the kind makes Redis forget what it said it had.
+func (k Kind) Loses() bool { return k == Rollback || k == Flush }
+
+// Fault is one item of a plan. Times count from the beginning of the load.
+type Fault struct {
+	At, For time.Duration
+	Kind    Kind
+	Targets []string
+}
+
+func (f Fault) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%6.1f s, for %4.1f s: %-8s %s", f.At.Seconds(), f.For.Seconds(), f.Kind, strings.Join(f.Targets, " and ")))
+}
+
+// Plan is what happens, in the order of time. Faults do not overlap, but those of two targets.
+type Plan struct {
+	Seed   uint64
+	Length time.Duration
+	Faults []Fault
+}
+
+// services are the processes that a plan harms.
+var services = []string{"api-1", "worker-1", "worker-2", "proxy-1", "indexer-1", "bridge-1"}
+
+// every lists each harm that there is once, without its time.
+func every() []Fault {
+	var all []Fault
+	add := func(k Kind, targets ...string) { all = append(all, Fault{Kind: k, Targets: targets}) }
+	for i, s := range services {
+		add(Kill, s)
+		add(Stop, s)
+		add(Restart, s)
+		add(Kill, s, services[(i+1)%len(services)])
+	}
+	for _, l := range []string{linkWork, linkPub, linkSub, linkRedis, linkSearch} {
+		add(Cut, l)
+		add(Slow, l)
+		add(Break, l)
+	}
+	add(Burst, "proxy-1")
+	add(Drop, linkSub)
+	add(Full)
+	add(Redis)
+	add(Rollback)
+	add(Flush)
+	return all
+}
+
+// NewPlan chooses harms of the kinds (none: all) for a load of that length, one each gap. The
+// same arguments give the same plan. No harm comes twice before each came once, so that a long
+// plan has them all; the last tenth of the time is left in peace.
+func NewPlan(seed uint64, length, gap time.Duration, kinds ...Kind) Plan {
+	r := rand.New(rand.NewPCG(seed, 0))
+	p := Plan{Seed: seed, Length: length}
+	all := slices.DeleteFunc(every(), func(f Fault) bool { return len(kinds) > 0 && !slices.Contains(kinds, f.Kind) })
+	var order []int
+	for at := gap / 2; at < length*9/10; at += gap {
+		if len(order) == 0 {
+			order = r.Perm(len(all))
+		}
+		f := all[order[0]]
+		order = order[1:]
+		f.At = at
+		f.For = gap/10 + time.Duration(r.Int64N(int64(gap/2)))
+		p.Faults = append(p.Faults, f)
+	}
+	return p
+}
+
+// Loses reports whether Redis forgets something in the plan.
+func (p Plan) Loses() bool {
+	return slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Kind.Loses() })
+}
+
+// String is the plan as text, one line a fault.
+func (p Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d, %s of load, %d faults\n", p.Seed, p.Length, len(p.Faults))
+	for _, f := range p.Faults {
+		fmt.Fprintf(&b, "  %s\n", f)
+	}
+	return b.String()
+}

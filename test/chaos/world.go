@@ -1,0 +1,314 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"eventspine/test/harness"
+)
+
+// Options say what a run needs. Elasticsearch is a real one that is there already.
+type Options struct {
+	Bin  string // directory of the built programs
+	Dir  string // for logs and data; must exist
+	ES   string // URL
+	Plan Plan
+	Rate float64 // events a second
+	// Users is how many users there are, each with a browser.
+	Users int
+	Env   []string         // further NAME=VALUE for every process
+	Say   func(string)     // told what happens
+	Clock func() time.Time // nil: time.Now
+}
+
+const (
+	lossRate = 0.01
+	slowness = 30 * time.Millisecond // of each piece on a slow link
+	diskSize = "384m"
+)
+
+// world is the system with links in its ways, its Redis, and its disk.
+type world struct {
+	o     Options
+	sys   *harness.System
+	redis *harness.Process
+	direct,
+	redisDir string
+	links   map[string][]*link
+	disk    string // where the logs are; empty: no disk of their own
+	mounted bool
+
+	mu   sync.Mutex
+	down map[string]bool // processes that are meant to be down
+}
+
+// start starts everything and waits until all is ready.
+func start(ctx context.Context, o Options) (*world, error) {
+	w := &world{o: o, links: map[string][]*link{}, down: map[string]bool{}, redisDir: filepath.Join(o.Dir, "redis")}
+	if err := w.start(ctx); err != nil {
+		return nil, errors.Join(err, w.stop())
+	}
+	return w, nil
+}
+
+func (w *world) start(ctx context.Context) error {
+	if err := os.MkdirAll(w.redisDir, 0o700); err != nil {
+		return err
+	}
+	var err error
+	w.redis, w.direct, err = harness.Redis(ctx, w.redisDir, "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0", "--aof-load-truncated", "yes")
+	if err != nil {
+		return err
+	}
+	for i, name := range []string{linkWork, linkWork, linkPub, linkSub, linkRedis, linkSearch} {
+		l, err := newLink(name == linkSub, w.o.Plan.Seed+uint64(i))
+		if err != nil {
+			return err
+		}
+		w.links[name] = append(w.links[name], l)
+	}
+	w.links[linkRedis][0].to(hostOf(w.direct))
+	w.links[linkSearch][0].to(hostOf(w.o.ES))
+	if err := w.mount(ctx); err != nil {
+		return err
+	}
+	at := func(name string) string { return "tcp://" + w.links[name][0].addr() }
+	env := append([]string{"ZMQ_PROCESSING_HOST=" + at(linkWork) + ",tcp://" + w.links[linkWork][1].addr(),
+		"ZMQ_PROXY_XSUB=" + at(linkPub), "ZMQ_PROXY_XPUB=" + at(linkSub)}, w.o.Env...)
+	for _, name := range w.diskSettings() {
+		env = append(env, name+"="+filepath.Join(w.disk, strings.ToLower(name)))
+	}
+	w.sys, err = harness.StartOnly(ctx, harness.Options{Bin: w.o.Bin, Dir: w.o.Dir, Workers: 2, Env: env,
+		Redis: "redis://" + w.links[linkRedis][0].addr() + "/0", ES: "http://" + w.links[linkSearch][0].addr()})
+	if err != nil {
+		return err
+	}
+	for i, l := range w.links[linkWork] {
+		l.to(hostOf(w.sys.WorkerEndpoints[i]))
+	}
+	w.links[linkPub][0].to(hostOf(w.sys.XSub[0]))
+	w.links[linkSub][0].to(hostOf(w.sys.XPub[0]))
+	if err := w.sys.AllReady(ctx, time.Minute); err != nil {
+		return errors.Join(err, w.sys.Logs())
+	}
+	return nil
+}
+
+// hostOf is the host:port of a URL.
+func hostOf(url string) string {
+	_, rest, _ := strings.Cut(url, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return host
+}
+
+// mount gives the logs a small disk of their own, where that is allowed.
+func (w *world) mount(ctx context.Context) error {
+	w.disk = filepath.Join(w.o.Dir, "disk")
+	if err := os.MkdirAll(w.disk, 0o700); err != nil {
+		return err
+	}
+	if os.Getuid() != 0 {
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, "mount", "-t", "tmpfs", "-o", "mode=0700,size="+diskSize, "chaos", w.disk).CombinedOutput()
+	w.mounted = err == nil
+	if err != nil {
+		w.o.Say(fmt.Sprintf("no disk of its own for the logs: %v %s", err, out))
+	}
+	return nil
+}
+
+// diskSettings are the settings that place what services keep on disk.
+func (w *world) diskSettings() []string { return nil }
+
+func (w *world) stop() error {
+	var errs []error
+	if w.sys != nil {
+		errs = append(errs, w.sys.Stop())
+	}
+	for _, ls := range w.links {
+		for _, l := range ls {
+			_ = l.Close()
+		}
+	}
+	if w.redis != nil {
+		_ = w.redis.Stop(5 * time.Second)
+	}
+	if w.mounted {
+		out, err := exec.CommandContext(context.Background(), "umount", w.disk).CombinedOutput()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("umount: %w %s", err, out))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w *world) process(name string) *harness.Process {
+	for _, p := range w.sys.Processes() {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// supervise starts again what ended by itself, as a supervisor does, until the context ends.
+func (w *world) supervise(ctx context.Context) {
+	for ctx.Err() == nil {
+		pause(ctx, 500*time.Millisecond)
+		w.mu.Lock()
+		for _, p := range w.sys.Processes() {
+			if ctx.Err() == nil && !w.down[p.Name] && !p.Running() {
+				w.o.Say(p.Name + " ended by itself and is started again")
+				if err := p.Start(); err != nil {
+					w.o.Say(err.Error())
+				}
+			}
+		}
+		w.mu.Unlock()
+	}
+}
+
+// do does one fault from its beginning to its end.
+func (w *world) do(ctx context.Context, f Fault, l *load) error {
+	switch f.Kind {
+	case Kill, Restart:
+		return w.kill(ctx, f)
+	case Burst:
+		l.factor.Store(4)
+		defer l.factor.Store(1)
+		return w.kill(ctx, f)
+	case Stop:
+		return w.freeze(ctx, f)
+	case Redis, Rollback:
+		return w.killRedis(ctx, f)
+	case Flush:
+		out, err := exec.CommandContext(ctx, "redis-cli", "-u", w.direct, "FLUSHALL").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("FLUSHALL: %w %s", err, out)
+		}
+		return nil
+	case Full:
+		return w.fill(ctx, f.For)
+	default:
+		return w.harm(ctx, f)
+	}
+}
+
+func (w *world) kill(ctx context.Context, f Fault) error {
+	var errs []error
+	w.mu.Lock()
+	for _, name := range f.Targets {
+		w.down[name] = true
+		p := w.process(name)
+		switch {
+		case !p.Running():
+		case f.Kind == Restart:
+			errs = append(errs, p.Stop(20*time.Second))
+		default:
+			errs = append(errs, p.Signal(syscall.SIGKILL))
+		}
+	}
+	w.mu.Unlock()
+	pause(ctx, f.For)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range f.Targets {
+		w.down[name] = false
+		errs = append(errs, w.process(name).Start())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *world) freeze(ctx context.Context, f Fault) error {
+	p := w.process(f.Targets[0])
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	pause(ctx, f.For)
+	return p.Signal(syscall.SIGCONT)
+}
+
+// killRedis kills it, and starts it again with the file it wrote; for a rollback what it wrote
+// in its last second is cut off first, in the middle of a command maybe.
+func (w *world) killRedis(ctx context.Context, f Fault) error {
+	size := map[string]int64{}
+	if f.Kind == Rollback {
+		for name, n := range w.appendOnly() {
+			size[name] = n
+		}
+		pause(ctx, time.Second)
+	}
+	if err := w.redis.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	for name, n := range size {
+		if err := os.Truncate(name, n); err != nil {
+			return err
+		}
+	}
+	pause(ctx, f.For)
+	return w.redis.Start()
+}
+
+func (w *world) appendOnly() map[string]int64 {
+	out := map[string]int64{}
+	files, _ := filepath.Glob(filepath.Join(w.redisDir, "appendonlydir", "*.incr.aof")) // the pattern is good
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			out[f] = info.Size()
+		}
+	}
+	return out
+}
+
+// fill leaves no room on the disk of the logs for a while.
+func (w *world) fill(ctx context.Context, d time.Duration) error {
+	if !w.mounted {
+		w.o.Say("left out: there is no disk of its own to fill")
+		return nil
+	}
+	name := filepath.Join(w.disk, "ballast")
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	piece := make([]byte, 1<<20)
+	for err == nil {
+		_, err = f.Write(piece)
+	}
+	_ = f.Close()
+	pause(ctx, d)
+	return os.Remove(name)
+}
+
+func (w *world) harm(ctx context.Context, f Fault) error {
+	links := w.links[f.Targets[0]]
+	for _, l := range links {
+		switch f.Kind {
+		case Cut:
+			l.cut()
+		case Slow:
+			l.slow(slowness)
+		case Break:
+			l.sever()
+		case Drop:
+			l.drop(lossRate)
+		default:
+			return fmt.Errorf("nobody knows how to do %s", f.Kind)
+		}
+	}
+	pause(ctx, f.For)
+	for _, l := range links {
+		l.heal()
+	}
+	return nil
+}
