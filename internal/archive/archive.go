@@ -140,13 +140,18 @@ func vet(o Options) error {
 // Close ends idle connections. Calls under way are not disturbed.
 func (a *Archive) Close() { a.idle() }
 
-// Prepare installs the index template, by which every day's index gets its mapping and the
-// alias. It may be called again at any time; existing indices keep the mapping they have.
-// Errors are of kind Unavailable or Overloaded while Elasticsearch cannot take it.
+// Prepare installs the index templates, by which every day's index gets its mapping and the
+// alias, and the index of dead letters its own. It may be called again at any time; existing
+// indices keep the mapping they have. Errors are of kind Unavailable or Overloaded while
+// Elasticsearch cannot take it.
 func (a *Archive) Prepare(ctx context.Context) error {
-	req := esapi.IndicesPutIndexTemplateRequest{Name: a.o.Index, Body: strings.NewReader(template(a.o))}
-	_, err := a.call(ctx, "install index template", req)
-	return err
+	for name, body := range map[string]string{a.o.Index: template(a.o), a.dead(): deadTemplate(a.o)} {
+		req := esapi.IndicesPutIndexTemplateRequest{Name: name, Body: strings.NewReader(body)}
+		if _, err := a.call(ctx, "install index template", req); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Prepared reports whether the index template is installed, which it is not on a server that

@@ -3,7 +3,9 @@ package archive_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"eventspine/internal/archive"
 	"eventspine/internal/archive/archivetest"
 	"eventspine/internal/event"
+	"eventspine/internal/fault"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -75,4 +78,72 @@ func BenchmarkElasticsearch(b *testing.B) {
 		}
 	})
 	b.ReportMetric(float64(batches.Load()*size)/b.Elapsed().Seconds(), "docs/s")
+}
+
+// TestBlocksAreNoFaultOfTheEvent puts the blocks on an index that a full disk and an operator put
+// there: events are to be sent again, and are taken once the block is gone.
+func TestBlocksAreNoFaultOfTheEvent(t *testing.T) {
+	url := os.Getenv("EVENTSPINE_TEST_ES")
+	if url == "" {
+		t.Skip("no Elasticsearch: EVENTSPINE_TEST_ES is not set") // TestElasticsearch fails where one is required
+	}
+	a, err := archive.New(archive.Options{URLs: []string{url}, Index: fmt.Sprintf("t%d", time.Now().UnixNano())})
+	must(t, err)
+	defer a.Close()
+	ctx := context.WithoutCancel(t.Context())
+	must(t, a.Prepare(ctx))
+	day := time.UnixMilli(1_700_000_000_000)
+	name := a.IndexOf(day)
+	defer func() { _ = a.DeleteIndex(ctx, name) }()
+	n := 0
+	index := func() archive.Result {
+		n++
+		id := fmt.Sprint("e", n)
+		r, err := a.Index(ctx, []event.Event{{ID: id, Type: "order.created", Timestamp: day.UnixMilli(),
+			Raw: fmt.Appendf(nil, `{"id":%q,"type":"order.created","timestamp":%d,"seq":%d}`, id, day.UnixMilli(), n)}})
+		if err != nil {
+			return archive.Result{Retry: []int{0}, Cause: err}
+		}
+		return r
+	}
+	set := func(block, value string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPut, url+"/"+name+"/_settings", strings.NewReader(`{"index.blocks.`+block+`":`+value+`}`))
+		must(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := http.DefaultClient.Do(req)
+		must(t, err)
+		if must(t, res.Body.Close()); res.StatusCode != http.StatusOK {
+			t.Fatalf("set block: %s", res.Status)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	}
+	if r := index(); r.Indexed != 1 {
+		t.Fatalf("before: %+v", r)
+	}
+	for _, block := range []string{"read_only_allow_delete", "read_only", "write"} {
+		set(block, "true")
+		if r := index(); len(r.Retry) != 1 || !fault.Retryable(r.Cause) {
+			t.Errorf("%s: %+v", block, r)
+		}
+		d, err := a.Disk(ctx)
+		if must(t, err); (len(d.Blocked) == 1 && d.Blocked[0] == name) != (block == "read_only_allow_delete") || d.Used <= 0 {
+			t.Errorf("%s: the disk is %+v", block, d)
+		}
+		if len(d.Blocked) > 0 {
+			must(t, a.Unblock(ctx, d.Blocked))
+		} else {
+			set(block, "false")
+		}
+		if r := index(); r.Indexed != 1 {
+			t.Errorf("after %s: %+v", block, r)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

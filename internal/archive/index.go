@@ -45,14 +45,20 @@ type Refusal struct {
 // again. Safe for concurrent use; at most 2 to 4 calls at once are good for Elasticsearch.
 func (a *Archive) Index(ctx context.Context, events []event.Event) (Result, error) {
 	b := builder{index: a.o.Index}
-	s := sending{archive: a, events: events, builder: &b}
+	s := sending{archive: a, id: func(i int) string { return events[i].ID }, builder: &b}
 	for i := range events {
 		if err := b.add(i, &events[i]); err != nil {
 			s.refuse(i, http.StatusBadRequest, err.Error())
 		}
 	}
+	return s.all(ctx)
+}
+
+// all sends what the builder holds, in requests that are not too large.
+func (s *sending) all(ctx context.Context) (Result, error) {
+	b := s.builder
 	for from := 0; from < len(b.ends); {
-		to := b.fit(from, a.o.MaxBulk)
+		to := b.fit(from, s.archive.o.MaxBulk)
 		s.send(ctx, from, to)
 		from = to
 	}
@@ -79,11 +85,11 @@ func (b *builder) begin(i int) int {
 	return b.ends[i-1]
 }
 
-// sending is one call of Index.
+// sending is one call of Index or Bury.
 type sending struct {
 	Result
 	archive  *Archive
-	events   []event.Event
+	id       func(place int) string
 	builder  *builder
 	answered bool // Elasticsearch said of at least one document what became of it
 	failed   bool // a request failed through no fault of its documents
@@ -164,12 +170,23 @@ func (s *sending) item(doc int, it item) {
 		s.Existing++
 	case status == http.StatusTooManyRequests:
 		s.again(doc, doc+1, fault.Errorf("index events", fault.Overloaded, "%s", reason))
-	case status >= 400 && status < 500:
+	case status >= 400 && status < 500 && !blameless(it):
 		s.answered = true
 		s.refuse(s.builder.place[doc], status, reason)
 	default:
 		s.again(doc, doc+1, fault.Errorf("index events", fault.Unavailable, "%s", reason))
 	}
+}
+
+// blameless reports whether a document was refused for what an operator has to mend, so that it is
+// sent again: a write block, missing rights, no index where none may be made, or no room for a new
+// index in the cluster.
+func blameless(it item) bool {
+	switch it.Status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		return true
+	}
+	return it.Error != nil && (it.Error.Type == "cluster_block_exception" || it.Error.Type == "validation_exception")
 }
 
 // withoutPayload cuts the preview of the document out of a reason, which ends up in logs.
@@ -179,7 +196,7 @@ func withoutPayload(c *cause) *cause {
 }
 
 func (s *sending) refuse(place, status int, reason string) {
-	s.Refused = append(s.Refused, Refusal{Doc: place, ID: s.events[place].ID, Reason: clip(reason, 500), Status: status})
+	s.Refused = append(s.Refused, Refusal{Doc: place, ID: s.id(place), Reason: clip(reason, 500), Status: status})
 }
 
 func (s *sending) again(from, to int, err error) {

@@ -46,6 +46,10 @@ type Page struct {
 // query or page token that breaks a rule, with the fields named as in the HTTP API, else
 // Unavailable (after two seconds of tries when shards are missing) or Overloaded. An answer is whole or an error: never only the shards that worked.
 func (a *Archive) Search(ctx context.Context, q Query) (Page, error) {
+	return a.search(ctx, a.pattern(), q)
+}
+
+func (a *Archive) search(ctx context.Context, pattern string, q Query) (Page, error) {
 	const op = "search"
 	if q.Size == 0 {
 		q.Size = defaultSize
@@ -58,7 +62,7 @@ func (a *Archive) Search(ctx context.Context, q Query) (Page, error) {
 	// No filter_path here: with one Elasticsearch writes each _source anew, and 12.50 comes back as 12.5.
 	answer, err := patiently(ctx, func(ctx context.Context) ([]byte, error) {
 		return a.call(ctx, op, esapi.SearchRequest{
-			Index:                     []string{a.pattern()},
+			Index:                     []string{pattern},
 			Body:                      bytes.NewReader(body),
 			AllowPartialSearchResults: &no,
 		})

@@ -37,20 +37,42 @@ func template(o Options) string {
 			helperRaw:  kept,
 		}},
 	}
+	return indexTemplate(o, o.Index+"-*.*.*", "events kept by eventspine", object{o.Index: object{}}, fields)
+}
+
+// deadTemplate is the index template of the dead letters as JSON. The event is kept as a string
+// that nobody looks into.
+func deadTemplate(o Options) string {
+	keyword := object{"type": "keyword", "ignore_above": 512}
+	long := object{"type": "long", "ignore_malformed": true}
+	date := object{"type": "date", "format": "epoch_millis", "ignore_malformed": true}
+	fields := object{
+		"id": keyword, "type": keyword, "userId": keyword, "timestamp": date, "partition": long, "seq": long, "epoch": long,
+		"refusedAt": date,
+		"status":    long,
+		"reason":    object{"type": "text", "norms": false},
+		"raw":       object{"type": "object", "enabled": false},
+	}
+	return indexTemplate(o, o.Index+deadSuffix, "events that Elasticsearch refused", object{}, fields)
+}
+
+func indexTemplate(o Options, pattern, about string, aliases, fields object) string {
+	mappings := object{"dynamic": false, "properties": fields}
+	mappings["_meta"] = object{"version": versionOf(mappings)}
 	body, err := json.Marshal(object{
-		"index_patterns": []string{o.Index + "-*.*.*"},
+		"index_patterns": []string{pattern},
 		"priority":       200,
 		"version":        1,
-		"_meta":          object{"description": "events kept by eventspine"},
+		"_meta":          object{"description": about},
 		"template": object{
-			"aliases": object{o.Index: object{}},
+			"aliases": aliases,
 			"settings": object{
 				"number_of_shards":   1,
 				"number_of_replicas": o.Replicas,
 				"codec":              "best_compression",
 				"refresh_interval":   fmt.Sprintf("%dms", o.Refresh.Milliseconds()),
 			},
-			"mappings": object{"dynamic": false, "properties": fields},
+			"mappings": mappings,
 		},
 	})
 	if err != nil {

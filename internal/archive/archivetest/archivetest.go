@@ -42,6 +42,12 @@ func Run(t *testing.T, url string) {
 		{"pages neither skip nor repeat", testPages},
 		{"bad queries are invalid", testInvalid},
 		{"an index is deleted by its name", testDelete},
+		{"dead letters are kept, found and removed", testLetters},
+		{"disks are looked at", testDisk},
+		{"numbers are counted by blocks", testTally},
+		{"numbers with two documents are found", testRepeats},
+		{"ids are looked up", testKnown},
+		{"whole days are deleted", testRetain},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, newFixture(t, url)) })
 	}
@@ -68,6 +74,7 @@ func newFixture(t *testing.T, url string) *fixture {
 			_ = f.DeleteIndex(ctx, day) // the test may have deleted it
 		}
 		f.do(ctx, t, http.MethodDelete, "/_index_template/"+f.name)
+		f.do(ctx, t, http.MethodDelete, "/_index_template/"+f.name+"-dead")
 		f.Close()
 	})
 	return f

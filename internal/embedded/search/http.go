@@ -53,7 +53,11 @@ func (h *handler) route(r *http.Request) func(*http.Request) (answer, error) {
 		method = http.MethodGet // the body is left out by net/http
 	}
 	name, shape := first, method+" index"
+	id, doc := strings.CutPrefix(second, "_doc/")
 	switch {
+	case doc:
+		shape = method + " document"
+		r.SetPathValue("id", id)
 	case first == "":
 		shape = method + " /"
 	case first == "_index_template":
@@ -81,6 +85,12 @@ func (h *handler) route(r *http.Request) func(*http.Request) (answer, error) {
 		return h.count
 	case "POST index _refresh":
 		return h.refresh
+	case "GET document":
+		return h.getDocument
+	case "DELETE document":
+		return h.deleteDocument
+	case "GET /_nodes/stats/fs", "GET /_cluster/settings", "GET index _settings/index.blocks.read_only_allow_delete":
+		return nothing
 	case "GET index _mapping":
 		return h.mapping
 	case "GET index":
@@ -281,12 +291,15 @@ func shards(in []index) object {
 }
 
 func (h *handler) search(r *http.Request) (answer, error) {
-	if err := only(r.URL.Query(), "allow_partial_search_results=false"); err != nil {
+	if err := only(r.URL.Query(), "allow_partial_search_results=false", "ignore_unavailable=true"); err != nil {
 		return answer{}, err
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return answer{}, err
+	}
+	if asksNumbers(body) {
+		return h.numbers(r, body)
 	}
 	q, err := parseSearch(body)
 	if err != nil {
@@ -351,6 +364,40 @@ func (h *handler) refresh(r *http.Request) (answer, error) {
 		return answer{}, err
 	}
 	return reply(200, object{"_shards": shards(in)}), only(r.URL.Query())
+}
+
+// nothing answers for what a single file on one disk does not have: nodes, watermarks, blocks.
+func nothing(*http.Request) (answer, error) { return answer{200, []byte("{}")}, nil }
+
+func (h *handler) getDocument(r *http.Request) (answer, error) {
+	if err := only(r.URL.Query()); err != nil {
+		return answer{}, err
+	}
+	in, err := h.store.indices(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return answer{}, err
+	}
+	id := r.PathValue("id")
+	source, err := h.store.document(r.Context(), in, id)
+	if source == nil || err != nil {
+		return answer{404, []byte(`{"found":false}`)}, err
+	}
+	return reply(200, object{"_id": id, "found": true, "_source": jsontext.Value(source)}), nil
+}
+
+func (h *handler) deleteDocument(r *http.Request) (answer, error) {
+	if err := only(r.URL.Query(), "refresh=true"); err != nil {
+		return answer{}, err
+	}
+	in, err := h.store.indices(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return answer{}, err
+	}
+	deleted, err := h.store.deleteDocument(r.Context(), in, r.PathValue("id"))
+	if !deleted || err != nil {
+		return answer{404, []byte(`{"result":"not_found"}`)}, err
+	}
+	return answer{200, []byte(`{"result":"deleted"}`)}, nil
 }
 
 func (h *handler) mapping(r *http.Request) (answer, error) {

@@ -204,6 +204,38 @@ func (s *store) deleteIndices(ctx context.Context, found []index) error {
 	})
 }
 
+// document is the source of one document of the indices, nil when there is none.
+func (s *store) document(ctx context.Context, in []index, docid string) ([]byte, error) {
+	for _, x := range in {
+		var source []byte
+		err := s.read.QueryRowContext(ctx, "SELECT source FROM docs WHERE k = ? AND docid = ?", x.k, docid).Scan(&source)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return source, err
+		}
+	}
+	return nil, nil
+}
+
+func (s *store) deleteDocument(ctx context.Context, in []index, docid string) (deleted bool, err error) {
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		for _, x := range in {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM words WHERE rowid IN (SELECT n FROM docs WHERE k = ? AND docid = ?)", x.k, docid); err != nil {
+				return err
+			}
+			res, err := tx.ExecContext(ctx, "DELETE FROM docs WHERE k = ? AND docid = ?", x.k, docid)
+			if err != nil {
+				return err
+			}
+			n, err := res.RowsAffected()
+			if deleted = deleted || n > 0; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return deleted, err
+}
+
 // outcome is what became of one document of a bulk request: 201 created, 409 there already.
 type outcome struct {
 	status int
