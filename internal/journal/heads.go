@@ -12,8 +12,9 @@ import (
 )
 
 // Head is where a partition stands: its newest number, which is the epoch itself before the
-// first event of an epoch.
-type Head struct{ Seq, Epoch uint64 }
+// first event of an epoch, and the newest one of a deliverable event, 0 without any and of an
+// earlier epoch where this one has none.
+type Head struct{ Seq, Epoch, Feed uint64 }
 
 // Heads reads where every partition stands; entry p is partition p's. A partition that was wiped,
 // or whose server was started again or is another one now, is given its new epoch first, also
@@ -62,7 +63,7 @@ func (j *Journal) look(ctx context.Context, partitions []int, out []Head) (outda
 		_, err := node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			info = pipe.Info(ctx, "server")
 			for i, p := range group {
-				heads[i] = pipe.HMGet(ctx, key(p, "head"), "seq", "epoch", "run")
+				heads[i] = pipe.HMGet(ctx, key(p, "head"), "seq", "epoch", "run", "feed")
 			}
 			return nil
 		})
@@ -84,7 +85,13 @@ func (j *Journal) look(ctx context.Context, partitions []int, out []Head) (outda
 			if err != nil {
 				return nil, err
 			}
-			out[p] = Head{seq, epoch}
+			feed := uint64(0)
+			if got[3] != nil {
+				if feed, _, err = numbers("read heads", got[3], got[3]); err != nil {
+					return nil, err
+				}
+			}
+			out[p] = Head{seq, epoch, feed}
 			j.saw(p, seq)
 		}
 	}

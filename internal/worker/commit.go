@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,14 +15,17 @@ import (
 // store is the journal as the committer sees it.
 type store interface {
 	Append(ctx context.Context, batch []journal.Entry) ([]journal.Stored, error)
+	Apply(ctx context.Context, batches []*journal.Batch) error
 	Lookup(ctx context.Context, partition int, seqs []uint64) ([]journal.Stored, error)
 }
 
-// committer stores batches and publishes what was stored. Commit is for one goroutine.
+// committer stores batches and publishes what was stored. Its methods are for one goroutine,
+// but for marks.
 type committer struct {
 	store   store
 	publish func(e *event.Event, s *journal.Stored)
 	redis   *quiet.Dependency
+	log     *quiet.Logger
 	policy  retry.Policy
 	m       *metrics
 
@@ -33,12 +35,12 @@ type committer struct {
 
 // head is where a partition stood when this worker last stored something in it.
 type head struct {
-	seq, epoch uint64
-	at         time.Time
+	journal.Head
+	at time.Time
 }
 
 func newCommitter(s store, partitions int, publish func(*event.Event, *journal.Stored), redis *quiet.Dependency, m *metrics) *committer {
-	return &committer{store: s, publish: publish, redis: redis, m: m, heads: make([]head, partitions),
+	return &committer{store: s, publish: publish, redis: redis, log: &quiet.Logger{}, m: m, heads: make([]head, partitions),
 		policy: retry.Policy{Min: 10 * time.Millisecond, Max: time.Second}}
 }
 
@@ -82,7 +84,7 @@ func (c *committer) seqs() []uint64 {
 	defer c.mu.Unlock()
 	out := make([]uint64, len(c.heads))
 	for i, h := range c.heads {
-		out[i] = h.seq
+		out[i] = h.Seq
 	}
 	return out
 }
@@ -92,9 +94,10 @@ type work struct {
 	c         *committer
 	batch     []journal.Entry // what is not known to be stored
 	before    []uint64
-	ambiguous bool             // a try failed: what is a duplicate now may be our own
-	got       []journal.Stored // the last answer, until it is finished
-	failure   error            // that came with it
+	ambiguous bool                      // a try failed: what is a duplicate now may be our own
+	got       []journal.Stored          // the last answer, until it is finished
+	failure   error                     // that came with it
+	keepers   map[place]*journal.Stored // by number: which of the answers with it stands for it; the others are repeats
 }
 
 // try makes one call and finishes what is known to be stored after it; the rest stays in the
@@ -119,25 +122,32 @@ func (w *work) try(ctx context.Context) error {
 // finish publishes what the last answer says is stored and takes it out of the batch. On an
 // error, of reading events back, nothing was published, and it may be called again.
 func (w *work) finish(ctx context.Context) error {
-	if err := w.readBack(ctx); err != nil {
+	w.keep(w.got)
+	if err := w.readBack(ctx, w.got); err != nil {
 		return err
 	}
 	rest := w.batch[:0:0]
 	for i := range w.got {
-		s := &w.got[i]
-		switch {
-		case s.Seq == 0:
+		if s := &w.got[i]; s.Seq == 0 && !s.Duplicate {
 			rest = append(rest, w.batch[i])
-		case s.Raw != nil:
-			w.c.stored(&w.batch[i].Event, s)
-		case w.perhapsOurs(s):
-			w.c.m.unpublished.Inc() // trimmed already: subscribers see the gap
-		default:
-			w.c.m.repeats.WithLabelValues("journal").Inc()
+		} else {
+			w.settle(&w.batch[i], s)
 		}
 	}
 	w.batch, w.got = rest, nil
 	return nil
+}
+
+// settle publishes an event that is stored and new, and counts one that is not.
+func (w *work) settle(e *journal.Entry, s *journal.Stored) {
+	switch {
+	case s.Raw != nil:
+		w.c.stored(e, s)
+	case w.perhapsOurs(s) && w.keepers[place{s.Partition, s.Seq}] == s:
+		w.c.m.unpublished.Inc() // trimmed already: subscribers see the gap
+	default:
+		w.c.m.repeats.WithLabelValues("journal").Inc()
+	}
 }
 
 // perhapsOurs reports that an event may have been stored by a try of this batch whose answer
@@ -146,21 +156,45 @@ func (w *work) perhapsOurs(s *journal.Stored) bool {
 	return s.Duplicate && w.ambiguous && s.Seq > w.before[s.Partition]
 }
 
-// readBack fills in the bytes of the events that are perhaps ours.
-func (w *work) readBack(ctx context.Context) error {
+// keep notes which answers hold an event's bytes, where there will be another try or was one.
+func (w *work) keep(got []journal.Stored) {
+	if !w.ambiguous && w.failure == nil {
+		return
+	}
+	if w.keepers == nil {
+		w.keepers = map[place]*journal.Stored{}
+	}
+	for i := range got {
+		if s := &got[i]; s.Raw != nil {
+			w.keepers[place{s.Partition, s.Seq}] = s
+		}
+	}
+}
+
+// readBack fills in the bytes of the events that are perhaps ours. Of several answers with one
+// number only the keeper gets them.
+func (w *work) readBack(ctx context.Context, got []journal.Stored) error {
 	if !w.ambiguous {
 		return nil
 	}
 	lost := map[int][]int{} // partition → indexes
-	for i := range w.got {
-		if s := &w.got[i]; s.Raw == nil && w.perhapsOurs(s) {
+	for i := range got {
+		s := &got[i]
+		if s.Raw != nil || !w.perhapsOurs(s) {
+			continue
+		}
+		at := place{s.Partition, s.Seq}
+		if w.keepers[at] == nil {
+			w.keepers[at] = s
+		}
+		if w.keepers[at] == s {
 			lost[s.Partition] = append(lost[s.Partition], i)
 		}
 	}
 	for partition, indexes := range lost {
 		seqs := make([]uint64, len(indexes))
 		for n, i := range indexes {
-			seqs[n] = w.got[i].Seq
+			seqs[n] = got[i].Seq
 		}
 		found, err := w.c.store.Lookup(ctx, partition, seqs)
 		if err != nil {
@@ -168,8 +202,8 @@ func (w *work) readBack(ctx context.Context) error {
 		}
 		for n, i := range indexes {
 			if n < len(found) && found[n].Raw != nil {
-				w.got[i] = found[n]
-				w.got[i].Duplicate = true
+				got[i] = found[n]
+				got[i].Duplicate = true
 				w.c.m.republished.Inc()
 			}
 		}
@@ -177,32 +211,39 @@ func (w *work) readBack(ctx context.Context) error {
 	return nil
 }
 
+// place is a number of a partition.
+type place struct {
+	partition int
+	seq       uint64
+}
+
 // stored publishes an event and remembers its number.
-func (c *committer) stored(e *event.Event, s *journal.Stored) {
-	c.publish(e, s)
+func (c *committer) stored(e *journal.Entry, s *journal.Stored) {
+	c.publish(&e.Event, s)
 	c.m.stored.Inc()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h := &c.heads[s.Partition]; s.Seq > h.seq {
-		*h = head{s.Seq, s.Epoch, time.Now()}
+	h := &c.heads[s.Partition]
+	if s.Seq <= h.Seq {
+		return
 	}
+	feed := max(h.Feed, s.Prev.Feed)
+	if e.Deliverable {
+		feed = s.Seq
+	}
+	*h = head{journal.Head{Seq: s.Seq, Epoch: s.Epoch, Feed: feed}, time.Now()}
 }
 
-// mark is the head of one partition.
-type mark struct {
-	partition  int
-	seq, epoch uint64
-}
-
-// marks lists the heads of the partitions that this worker stored something in since then.
-func (c *committer) marks(since time.Time) []mark {
+// ownHeads gives, by partition, the newest event of those that this worker stored and published
+// since then; the zero Head where there is none.
+func (c *committer) ownHeads(since time.Time) []journal.Head {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []mark
+	out := make([]journal.Head, len(c.heads))
 	for p, h := range c.heads {
-		if h.seq > 0 && h.at.After(since) {
-			out = append(out, mark{p, h.seq, h.epoch})
+		if h.Seq > 0 && h.at.After(since) {
+			out[p] = h.Head
 		}
 	}
-	return slices.Clip(out)
+	return out
 }

@@ -37,6 +37,7 @@ type ledger struct {
 	lookups  []error   // of the coming Lookups
 	trimmed  bool      // Lookup finds nothing
 	ids      map[identity]uint64
+	sources  map[string]uint64 // stream → last number
 	events   [partitions][]journal.Stored
 	appended int
 }
@@ -72,6 +73,59 @@ func (l *ledger) Append(_ context.Context, batch []journal.Entry) ([]journal.Sto
 		return nil, errAway
 	}
 	return out, errAway
+}
+
+// Apply stores numbered batches as Append stores plain ones.
+func (l *ledger) Apply(_ context.Context, batches []*journal.Batch) error {
+	l.appended++
+	do := works
+	if len(l.plan) > 0 {
+		do, l.plan = l.plan[0], l.plan[1:]
+	}
+	if do == refuses {
+		return errAway
+	}
+	for _, b := range batches {
+		odd := b.Partition%2 == 1
+		if do == half && odd {
+			continue
+		}
+		got := l.apply(b)
+		if do == works || do == half || do == halfLoses && !odd {
+			got.Partition, got.Source, got.First, got.Last, got.Start, got.Entries = b.Partition, b.Source, b.First, b.Last, b.Start, b.Entries
+			*b = got
+		}
+	}
+	if do == works {
+		return nil
+	}
+	return errAway
+}
+
+func (l *ledger) apply(b *journal.Batch) journal.Batch {
+	if l.sources == nil {
+		l.sources = map[string]uint64{}
+	}
+	stream := fmt.Sprint(b.Partition, b.Source)
+	last := l.sources[stream]
+	got := journal.Batch{Done: true, Epoch: 1, Upto: last, Gap: b.Last >= b.First && b.First > last+1 && !b.Start}
+	if got.Gap || b.Last < b.First {
+		return got
+	}
+	if last > 0 && b.First > last+1 {
+		got.Lost = b.First - last - 1
+	}
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		s := journal.Stored{Position: event.Position{Partition: b.Partition, Seq: l.ids[identity{b.Partition, e.Event.ID}]}, Duplicate: true}
+		if e.Number > last {
+			s = l.one(b.Partition, &e.Event)
+		}
+		got.Stored = append(got.Stored, s)
+	}
+	got.Upto = max(last, b.Last)
+	l.sources[stream] = got.Upto
+	return got
 }
 
 func (l *ledger) one(p int, e *event.Event) journal.Stored {
@@ -236,6 +290,7 @@ type storeFunc func() error
 func (f storeFunc) Append(context.Context, []journal.Entry) ([]journal.Stored, error) {
 	return nil, f()
 }
+func (f storeFunc) Apply(context.Context, []*journal.Batch) error                   { return f() }
 func (f storeFunc) Lookup(context.Context, int, []uint64) ([]journal.Stored, error) { return nil, nil }
 
 // Whatever answers are lost, every event is published once, and each partition's numbers are
@@ -279,20 +334,22 @@ func TestCommitProperty(t *testing.T) {
 	})
 }
 
-func TestMarks(t *testing.T) {
+func TestPublishedHeads(t *testing.T) {
 	b := newBench(&ledger{})
 	begin := time.Now()
-	if got := b.marks(begin); len(got) != 0 {
-		t.Errorf("marks before anything was stored: %v", got)
+	p := event.Partition("u", "", partitions)
+	if got := b.ownHeads(begin)[p]; got != (journal.Head{}) {
+		t.Errorf("before anything was stored: %v", got)
 	}
-	if err := b.Commit(within(t), entriesOf("a@u", "b@u", "c@u")); err != nil {
+	batch := entriesOf("a@u", "b@u", "c@u")
+	batch[1].Deliverable = true
+	if err := b.Commit(within(t), batch); err != nil {
 		t.Fatal(err)
 	}
-	p := event.Partition("u", "", partitions)
-	if got := b.marks(begin); len(got) != 1 || got[0] != (mark{p, 102, 1}) {
-		t.Errorf("marks %+v", got)
+	if got := b.ownHeads(begin); len(got) != partitions || got[p] != (journal.Head{Seq: 102, Epoch: 1, Feed: 101}) {
+		t.Errorf("heads %+v", got)
 	}
-	if got := b.marks(time.Now().Add(time.Minute)); len(got) != 0 {
-		t.Errorf("marks of a quiet partition: %v", got)
+	if got := b.ownHeads(time.Now().Add(time.Minute))[p]; got != (journal.Head{}) {
+		t.Errorf("of a quiet partition: %v", got)
 	}
 }

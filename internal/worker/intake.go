@@ -6,20 +6,59 @@ import (
 	"sync"
 
 	"eventspine/internal/event"
+	"eventspine/internal/ingest"
 )
 
 // Bounds of one batch and of what may wait for the next one.
 const (
-	maxBatchEvents  = 512
-	maxBatchBytes   = 4 << 20 // one event more may pass it
+	maxBatchEvents  = ingest.MaxBatchEvents
+	maxBatchBytes   = 4 << 20 // one message more may pass it
 	maxWaitingBatch = 2       // full batches that may wait; then receiving stops
 )
+
+// unit is one message on its way: the valid events of it.
+type unit struct {
+	numbered *ingest.Numbered // nil: not out of a log that wants an answer
+	last     uint64           // numbered: of the last record, valid or not; First-1 for a question
+	events   []event.Event
+	numbers  []uint64 // numbered: by event
+}
+
+// weight is how many events a unit counts for: a question takes room, too.
+func (u *unit) weight() int { return max(1, len(u.events)) }
+
+func (u *unit) bytes() (n int) {
+	for i := range u.events {
+		n += len(u.events[i].Raw)
+	}
+	return n
+}
+
+// pieces splits a unit that is larger than a batch. A numbered one stays whole: its numbers
+// are applied in one script call, and its sender bounds it.
+func (u unit) pieces() []unit {
+	if u.numbered != nil {
+		return []unit{u}
+	}
+	var out []unit
+	for len(u.events) > 0 {
+		n, size := 0, 0
+		for n < len(u.events) && n < maxBatchEvents && size < maxBatchBytes {
+			size += len(u.events[n].Raw)
+			n++
+		}
+		out = append(out, unit{events: u.events[:n:n]})
+		u.events = u.events[n:]
+	}
+	return out
+}
 
 // intake holds valid events between the receiver and the committer. It is what makes batches
 // adaptive: take gives at once whatever is there.
 type intake struct {
 	mu     sync.Mutex
-	events []event.Event
+	units  []unit
+	weight int
 	bytes  int
 	closed bool
 	filled chan struct{} // has a token when there may be something to take
@@ -37,12 +76,13 @@ func token(c chan struct{}) {
 	}
 }
 
-// put adds the events, waiting while the intake is full. For one goroutine. On an error, that
-// of ctx, none was added.
-func (q *intake) put(ctx context.Context, events []event.Event) error {
+// put adds the unit, waiting while the intake is full. For one goroutine. On an error, that
+// of ctx, nothing was added.
+func (q *intake) put(ctx context.Context, u unit) error {
+	pieces := u.pieces()
 	for {
 		q.mu.Lock()
-		if len(q.events) < maxWaitingBatch*maxBatchEvents && q.bytes < maxWaitingBatch*maxBatchBytes {
+		if q.weight < maxWaitingBatch*maxBatchEvents && q.bytes < maxWaitingBatch*maxBatchBytes {
 			break
 		}
 		q.mu.Unlock()
@@ -53,20 +93,21 @@ func (q *intake) put(ctx context.Context, events []event.Event) error {
 		}
 	}
 	defer q.mu.Unlock()
-	q.events = append(q.events, events...)
-	for i := range events {
-		q.bytes += len(events[i].Raw)
+	for i := range pieces {
+		q.units = append(q.units, pieces[i])
+		q.weight += pieces[i].weight()
+		q.bytes += pieces[i].bytes()
 	}
 	token(q.filled)
 	return nil
 }
 
-// take waits for events and gives as many as fit one batch. For one goroutine. io.EOF after
-// close, when everything was taken.
-func (q *intake) take(ctx context.Context) ([]event.Event, error) {
+// take waits for units and gives as many as fit one batch, one at least. For one goroutine.
+// io.EOF after close, when everything was taken.
+func (q *intake) take(ctx context.Context) ([]unit, error) {
 	for {
 		q.mu.Lock()
-		if len(q.events) > 0 {
+		if len(q.units) > 0 {
 			break
 		}
 		closed := q.closed
@@ -81,15 +122,19 @@ func (q *intake) take(ctx context.Context) ([]event.Event, error) {
 		}
 	}
 	defer q.mu.Unlock()
-	n, size := 0, 0
-	for n < len(q.events) && n < maxBatchEvents && size < maxBatchBytes {
-		size += len(q.events[n].Raw)
-		n++
+	n, weight, size := 0, 0, 0
+	for n < len(q.units) && size < maxBatchBytes {
+		w := q.units[n].weight()
+		if n > 0 && weight+w > maxBatchEvents {
+			break
+		}
+		weight, size, n = weight+w, size+q.units[n].bytes(), n+1
 	}
-	batch := q.events[:n:n]
-	if q.events = q.events[n:]; len(q.events) == 0 {
-		q.events = nil
+	batch := q.units[:n:n]
+	if q.units = q.units[n:]; len(q.units) == 0 {
+		q.units = nil
 	}
+	q.weight -= weight
 	q.bytes -= size
 	token(q.room)
 	return batch, nil
@@ -104,8 +149,11 @@ func (q *intake) close() {
 }
 
 // len is the number of waiting events.
-func (q *intake) len() int {
+func (q *intake) len() (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.events)
+	for i := range q.units {
+		n += len(q.units[i].events)
+	}
+	return n
 }

@@ -94,3 +94,16 @@ func raws(entries []journal.Entry) []string {
 	}
 	return out
 }
+
+// process gives the entries that events without a number become.
+func process(t testing.TB, p *processor, events []event.Event) ([]journal.Entry, error) {
+	t.Helper()
+	got, err := p.Process(t.Context(), []unit{{events: events}})
+	if err != nil {
+		return nil, err
+	}
+	if len(got.runs) > 0 || len(got.replies) > 0 {
+		t.Error("events without a number want an answer")
+	}
+	return got.loose, nil
+}

@@ -8,7 +8,7 @@ type metrics struct {
 	malformed, repeats, filtered, failures            *prometheus.CounterVec
 	derived, stored, republished, unpublished         prometheus.Counter
 	retries, abandoned, outputDropped, usersForgotten prometheus.Counter
-	unreadable                                        prometheus.Counter
+	unreadable, acks, gaps, lost, misplaced           prometheus.Counter
 	ruleSets, refusedRuleSets                         prometheus.Counter
 	batch, commit, latency                            prometheus.Histogram
 }
@@ -28,6 +28,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		outputDropped:   counter("eventspine_worker_output_dropped_events_total", "events that the optional PUSH output could not hand to a sink"),
 		usersForgotten:  counter("eventspine_worker_users_forgotten_total", "cached users dropped because their metadata changed"),
 		unreadable:      counter("eventspine_worker_unreadable_users_total", "look-ups of users whose stored metadata is no metadata"),
+		acks:            counter("eventspine_worker_acks_total", "answers sent to producers with a write-ahead log"),
+		gaps:            counter("eventspine_worker_gaps_total", "times that a producer's events came after a gap and were not stored; it sends them again"),
+		lost:            counter("eventspine_worker_lost_events_total", "events that a producer accepted and no longer had when they were wanted again"),
+		misplaced:       counter("eventspine_worker_misplaced_events_total", "events that came under another partition than theirs, as from a producer with another PARTITIONS"),
 		ruleSets:        counter("eventspine_worker_rule_changes_total", "times that another set of live rules, or none, came into force"),
 		refusedRuleSets: counter("eventspine_worker_refused_rule_sets_total", "sets of live rules that do not compile and did not come into force"),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "eventspine_worker_batch_events",
@@ -40,7 +44,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	if r != nil {
 		r.MustRegister(m.malformed, m.repeats, m.filtered, m.failures, m.derived, m.stored, m.republished, m.unpublished,
 			m.retries, m.abandoned, m.outputDropped, m.usersForgotten, m.unreadable, m.ruleSets, m.refusedRuleSets,
-			m.batch, m.commit, m.latency)
+			m.acks, m.gaps, m.lost, m.misplaced, m.batch, m.commit, m.latency)
 	}
 	return m
 }

@@ -40,11 +40,13 @@ func (o *outputs) publish(e *event.Event, s *journal.Stored) {
 	o.statsd.Latency(time.Duration(taken) * time.Millisecond)
 }
 
-// mark tells the subscribers of a partition its newest number, so that a lost tail is noticed.
-func (o *outputs) mark(m mark) {
-	body := strconv.AppendUint([]byte(`{"seq":`), m.seq, 10)
-	body = strconv.AppendUint(append(body, `,"epoch":`...), m.epoch, 10)
-	o.proxies.Publish(event.TopicMark+strconv.Itoa(m.partition), append(body, '}'))
+// mark tells the subscribers of a partition its newest number, so that a lost tail is noticed,
+// and that of its newest deliverable event, for those that want no others.
+func (o *outputs) mark(partition int, h journal.Head) {
+	body := strconv.AppendUint([]byte(`{"seq":`), h.Seq, 10)
+	body = strconv.AppendUint(append(body, `,"epoch":`...), h.Epoch, 10)
+	body = strconv.AppendUint(append(body, `,"feed":`...), h.Feed, 10)
+	o.proxies.Publish(event.TopicMark+strconv.Itoa(partition), append(body, '}'))
 }
 
 // open binds the optional outputs.

@@ -99,10 +99,10 @@ func (d *Deps) intoIntake(ctx, hard context.Context, idle time.Duration) error {
 			return err
 		}
 		d.statsd.Received(len(b.Events))
-		events := d.processor.read(b)
-		if err := d.intake.put(hard, events); err != nil {
-			d.m.abandoned.Add(float64(len(events)))
-			return fault.Errorf("take in", fault.Unavailable, "%d events had no room before the end", len(events))
+		u := d.processor.read(b)
+		if err := d.intake.put(hard, u); err != nil {
+			d.m.abandoned.Add(float64(len(u.events)))
+			return fault.Errorf("take in", fault.Unavailable, "%d events had no room before the end", len(u.events))
 		}
 	}
 }
@@ -119,50 +119,99 @@ func (d *Deps) recv(ctx context.Context, idle time.Duration) (ingest.Batch, erro
 // work commits batch after batch until the intake is closed and empty.
 func (d *Deps) work(ctx context.Context) error {
 	for {
-		events, err := d.intake.take(ctx)
+		units, err := d.intake.take(ctx)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
+		events := 0
+		for i := range units {
+			events += len(units[i].events)
+		}
 		if err == nil {
-			d.m.batch.Observe(float64(len(events)))
-			err = d.batch(ctx, events)
+			d.m.batch.Observe(float64(events))
+			err = d.batch(ctx, units, events)
 		}
 		if err != nil {
 			waiting := d.intake.len()
 			d.m.abandoned.Add(float64(waiting))
 			return fault.Errorf("drain", fault.Unavailable, "%d events in hand and %d waiting were not all stored before the end: %w",
-				len(events), waiting, err)
+				events, waiting, err)
 		}
 	}
 }
 
-func (d *Deps) batch(ctx context.Context, events []event.Event) error {
-	var entries []journal.Entry
+// batch stores, publishes and answers some units. What belongs to no numbered unit's partition
+// is stored first: a crash after that is repaired when the unit is sent again, and ids keep it
+// from being stored twice.
+func (d *Deps) batch(ctx context.Context, units []unit, events int) error {
+	var p *plan
 	err := d.committer.forever(ctx, func(ctx context.Context) (err error) {
-		entries, err = d.processor.Process(ctx, events)
+		p, err = d.processor.Process(ctx, units)
 		return err
 	})
 	if err != nil {
-		d.m.abandoned.Add(float64(len(events)))
+		d.m.abandoned.Add(float64(events))
 		return err
 	}
-	return d.committer.Commit(ctx, entries)
+	ahead, err := d.committer.ahead(ctx, p.runs)
+	if err != nil {
+		d.m.abandoned.Add(float64(p.events()))
+		return err
+	}
+	if err := d.committer.Commit(ctx, append(p.loose, ahead...)); err != nil {
+		d.m.abandoned.Add(float64(p.events() - len(p.loose)))
+		return err
+	}
+	if err := d.committer.Apply(ctx, p.runs); err != nil {
+		return err
+	}
+	d.acker.answer(p, time.Now())
+	return nil
 }
 
-// mark publishes the heads of this worker's partitions every second.
+// mark publishes the heads of all partitions every second: what this worker published itself,
+// and what Redis holds, which may be another worker's, or tell that Redis lost its data though
+// nothing comes in. A head out of Redis is told one look later, so that it does not overtake
+// the events that are just being published; a new epoch is told at once.
 func (d *Deps) mark(ctx context.Context) {
 	tick := time.NewTicker(markEvery)
 	defer tick.Stop()
+	var seen []journal.Head
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			for _, m := range d.committer.marks(now.Add(-markFor)) {
-				d.out.mark(m)
+			told := d.committer.ownHeads(now.Add(-markFor))
+			for p := range seen {
+				if seen[p].Seq > told[p].Seq {
+					told[p] = seen[p]
+				}
+			}
+			seen = d.look(ctx)
+			for p := range seen {
+				if h := seen[p]; h.Epoch > told[p].Epoch {
+					told[p] = journal.Head{Seq: h.Epoch, Epoch: h.Epoch}
+				}
+			}
+			for p, h := range told {
+				if h.Seq > 0 {
+					d.out.mark(p, h)
+				}
 			}
 		}
 	}
+}
+
+// look reads the heads out of Redis. While it is away there are none.
+func (d *Deps) look(ctx context.Context) []journal.Head {
+	ctx, cancel := context.WithTimeout(ctx, markEvery)
+	defer cancel()
+	heads, err := d.journal.Heads(ctx)
+	if err != nil {
+		return nil
+	}
+	return heads
 }
 
 // forget drops users from the cache when they change.

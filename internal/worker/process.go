@@ -35,10 +35,14 @@ type processor struct {
 
 // read validates what a producer sent and completes it. A malformed event is counted and
 // logged without its content, and does not touch its neighbours.
-func (p *processor) read(b ingest.Batch) []event.Event {
+func (p *processor) read(b ingest.Batch) unit {
 	now := p.now()
-	events := make([]event.Event, 0, len(b.Events))
-	for _, raw := range b.Events {
+	u := unit{numbered: b.Numbered, events: make([]event.Event, 0, len(b.Events))}
+	if u.numbered != nil {
+		u.last = b.Numbered.First + uint64(len(b.Events)) - 1
+		u.numbers = make([]uint64, 0, len(b.Events))
+	}
+	for i, raw := range b.Events {
 		e, err := event.Parse(raw)
 		if err != nil {
 			p.m.malformed.WithLabelValues(fault.KindOf(err).String()).Inc()
@@ -46,9 +50,12 @@ func (p *processor) read(b ingest.Batch) []event.Event {
 			continue
 		}
 		e.Complete(now, b.Source)
-		events = append(events, e)
+		u.events = append(u.events, e)
+		if u.numbered != nil {
+			u.numbers = append(u.numbers, b.Numbered.First+uint64(i))
+		}
 	}
-	return events
+	return u
 }
 
 // reason says what is wrong with an event without a word of its content.
@@ -70,41 +77,56 @@ func reason(err error) string {
 // Process turns valid events into journal entries: repeats within the batch and what the rules
 // drop are left out, derived events follow their parents. An error means that metadata of
 // users could not be read; nothing was counted, and the call may be repeated.
-func (p *processor) Process(ctx context.Context, events []event.Event) ([]journal.Entry, error) {
-	known, err := p.lookUp(ctx, nil, events)
+func (p *processor) Process(ctx context.Context, units []unit) (*plan, error) {
+	given := make([][]event.Event, len(units))
+	size := 0
+	for i := range units {
+		given[i] = units[i].events
+		size += len(given[i])
+	}
+	known, err := p.lookUp(ctx, nil, given...)
 	if err != nil {
 		return nil, err
 	}
-	s := step{p: p, rules: p.rules.Load(), known: known, seen: make(map[identity]bool, len(events))}
-	s.results = make([]rules.Result, 0, len(events))
+	s := step{p: p, rules: p.rules.Load(), known: known, seen: make(map[identity]bool, size)}
+	s.results = make([]result, 0, size)
 	var derived []event.Event
-	for i := range events {
-		if s.repeated(&events[i]) {
-			continue
+	for i := range units {
+		u := &units[i]
+		for k := range u.events {
+			e := &u.events[k]
+			if u.numbered == nil && s.repeated(e) {
+				continue // of a numbered one the journal knows best whether the first is stored
+			}
+			r := result{Result: s.rules.Apply(*e, known[e.UserID], false), unit: i}
+			if u.numbered != nil {
+				r.number = u.numbers[k]
+			}
+			derived = append(derived, r.Derived...)
+			s.results = append(s.results, r)
 		}
-		r := s.rules.Apply(events[i], known[events[i].UserID], false)
-		derived = append(derived, r.Derived...)
-		s.results = append(s.results, r)
 	}
 	if len(derived) > 0 {
 		if s.known, err = p.lookUp(ctx, known, derived); err != nil {
 			return nil, err
 		}
 	}
-	return s.entries(len(events) + len(derived)), nil
+	return s.plan(units, size+len(derived)), nil
 }
 
 // lookUp adds to known what is stored about the addressees that are not in it.
-func (p *processor) lookUp(ctx context.Context, known map[string]json.RawMessage, events []event.Event) (map[string]json.RawMessage, error) {
-	asked := make(map[string]bool, len(events))
+func (p *processor) lookUp(ctx context.Context, known map[string]json.RawMessage, groups ...[]event.Event) (map[string]json.RawMessage, error) {
+	asked := map[string]bool{}
 	var ids []string
-	for i := range events {
-		id := events[i].UserID
-		if _, have := known[id]; have || id == "" || id == event.Everybody || asked[id] {
-			continue
+	for _, events := range groups {
+		for i := range events {
+			id := events[i].UserID
+			if _, have := known[id]; have || id == "" || id == event.Everybody || asked[id] {
+				continue
+			}
+			asked[id] = true
+			ids = append(ids, id)
 		}
-		asked[id] = true
-		ids = append(ids, id)
 	}
 	if len(ids) == 0 {
 		return known, nil
@@ -162,7 +184,14 @@ type step struct {
 	known   map[string]json.RawMessage
 	seen    map[identity]bool
 	repeats int
-	results []rules.Result
+	results []result
+}
+
+// result is what the rules made of one event, and where it came from.
+type result struct {
+	rules.Result
+	unit   int    // its index
+	number uint64 // in a numbered unit
 }
 
 func (s *step) repeated(e *event.Event) bool {
@@ -175,26 +204,36 @@ func (s *step) repeated(e *event.Event) bool {
 	return false
 }
 
-// entries counts what the rules did and finishes what goes on. It cannot fail.
-func (s *step) entries(size int) []journal.Entry {
-	out := make([]journal.Entry, 0, size)
+// plan counts what the rules did and finishes what goes on. It cannot fail.
+func (s *step) plan(units []unit, size int) *plan {
+	out := newPlan(s.p.partitions, units, size)
 	now := s.p.now().UnixMilli()
-	for i := range s.results {
-		r := &s.results[i]
-		if s.goesOn(r) {
-			out = append(out, s.finish(r.Event, now))
-		}
-		for _, d := range r.Derived {
-			if s.repeated(&d) {
-				continue
+	next := 0
+	for i := range units {
+		u := &units[i]
+		out.begin(u)
+		for ; next < len(s.results) && s.results[next].unit == i; next++ {
+			r := &s.results[next]
+			if s.goesOn(&r.Result) {
+				out.add(s.finish(r.Event, now, u.redelivered(), r.number))
 			}
-			dr := s.rules.Apply(d, s.known[d.UserID], true)
-			if s.goesOn(&dr) {
-				out = append(out, s.finish(dr.Event, now))
+			for _, d := range r.Derived {
+				if u.numbered == nil && s.repeated(&d) {
+					continue
+				}
+				dr := s.rules.Apply(d, s.known[d.UserID], true)
+				if s.goesOn(&dr) {
+					out.derived(s.finish(dr.Event, now, u.redelivered(), r.number))
+				}
 			}
 		}
 	}
 	s.p.m.repeats.WithLabelValues("batch").Add(float64(s.repeats))
+	if out.misplaced > 0 {
+		s.p.m.misplaced.Add(float64(out.misplaced))
+		s.p.log.Error("events came under another partition than theirs; they are stored where they belong", "events", out.misplaced,
+			"fix", "give all services the same PARTITIONS")
+	}
 	return out
 }
 
@@ -213,14 +252,17 @@ func (s *step) goesOn(r *rules.Result) bool {
 }
 
 // finish adds what eventspine knows about the event, but for its place in the journal.
-func (s *step) finish(e event.Event, now int64) journal.Entry {
+func (s *step) finish(e event.Event, now int64, redelivered bool, number uint64) journal.Entry {
 	user := s.known[e.UserID]
-	extra := make([]byte, 0, len(user)+96)
+	extra := make([]byte, 0, len(user)+116)
 	if len(user) > 0 {
 		extra = append(append(extra, `,"user":`...), user...)
 	}
 	extra = strconv.AppendInt(append(extra, `,"processed":true,"processedAt":`...), now, 10)
 	extra = strconv.AppendInt(append(extra, `,"latencyMs":`...), max(now-e.Timestamp, 0), 10)
+	if redelivered {
+		e.Redelivered, extra = true, event.AppendRedelivered(extra)
+	}
 	e.Raw = event.Splice(e.Raw, extra)
-	return journal.Entry{Event: e, Deliverable: e.UserID != "" && s.p.deliverable[e.Category()]}
+	return journal.Entry{Event: e, Deliverable: e.UserID != "" && s.p.deliverable[e.Category()], Number: number}
 }

@@ -84,7 +84,7 @@ func TestProcess(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProcessor(t, &people{known: map[string]string{"ana": `{"name":"Ana"}`, "*": `{"x":1}`, "": `{"y":1}`}}, c.rules)
-			entries, err := p.Process(t.Context(), mustEvents(t, c.in...))
+			entries, err := process(t, p, mustEvents(t, c.in...))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +103,7 @@ func TestProcess(t *testing.T) {
 func TestProcessAsksForEachUserOnce(t *testing.T) {
 	u := &people{}
 	p := newProcessor(t, u, "")
-	_, err := p.Process(t.Context(), mustEvents(t, `{"id":"1","type":"a","userId":"x"}`, `{"id":"2","type":"a","userId":"y"}`,
+	_, err := process(t, p, mustEvents(t, `{"id":"1","type":"a","userId":"x"}`, `{"id":"2","type":"a","userId":"y"}`,
 		`{"id":"3","type":"a","userId":"x"}`, `{"id":"4","type":"a","userId":"*"}`, `{"id":"5","type":"a"}`))
 	if err != nil || len(u.asked) != 1 || !slices.Equal(u.asked[0], []string{"x", "y"}) {
 		t.Errorf("asked %v, %v", u.asked, err)
@@ -115,14 +115,14 @@ func TestProcessFailsAsAWhole(t *testing.T) {
 	u := &people{errs: map[string]error{"ana": fault.Errorf("redis", fault.Unavailable, "away")}}
 	p := newProcessor(t, u, "")
 	events := mustEvents(t, `{"id":"1","type":"debug.x","userId":"bo"}`, `{"id":"2","type":"a","userId":"ana"}`, `{"id":"2","type":"a","userId":"ana"}`)
-	if _, err := p.Process(t.Context(), events); fault.KindOf(err) != fault.Unavailable {
+	if _, err := process(t, p, events); fault.KindOf(err) != fault.Unavailable {
 		t.Fatalf("got %v", err)
 	}
 	if n := testutil.CollectAndCount(p.m.filtered) + testutil.CollectAndCount(p.m.repeats); n != 0 {
 		t.Error("a failed try was counted")
 	}
 	u.errs = nil
-	entries, err := p.Process(t.Context(), events)
+	entries, err := process(t, p, events)
 	if err != nil || len(entries) != 1 || testutil.ToFloat64(p.m.repeats.WithLabelValues("batch")) != 1 {
 		t.Errorf("%v, %v", raws(entries), err)
 	}
@@ -132,7 +132,7 @@ func TestProcessFailsAsAWhole(t *testing.T) {
 func TestProcessGoesOnWithoutUnreadableUsers(t *testing.T) {
 	u := &people{known: map[string]string{"bo": `{"n":1}`}, errs: map[string]error{"ana": fault.E("redis", fault.Corrupt, errors.New("WRONGTYPE"))}}
 	p := newProcessor(t, u, "")
-	entries, err := p.Process(t.Context(), mustEvents(t, `{"id":"1","type":"a","userId":"ana"}`, `{"id":"2","type":"a","userId":"bo"}`))
+	entries, err := process(t, p, mustEvents(t, `{"id":"1","type":"a","userId":"ana"}`, `{"id":"2","type":"a","userId":"bo"}`))
 	if err != nil || len(entries) != 2 {
 		t.Fatalf("%v, %v", entries, err)
 	}
@@ -148,7 +148,7 @@ func TestRuleFailuresAreCountedAndLogged(t *testing.T) {
 	var log bytes.Buffer
 	p := newProcessor(t, &people{}, `rules: [{name: bad, match: "*", when: data.x.y > 1, drop: true}]`)
 	p.log = quiet.New(slog.New(slog.NewJSONHandler(&log, nil)), time.Hour)
-	entries, err := p.Process(t.Context(), mustEvents(t, `{"id":"1","type":"a","data":{"secret":1}}`, `{"id":"2","type":"a"}`))
+	entries, err := process(t, p, mustEvents(t, `{"id":"1","type":"a","data":{"secret":1}}`, `{"id":"2","type":"a"}`))
 	if err != nil || len(entries) != 2 {
 		t.Fatalf("%v, %v", entries, err)
 	}
@@ -170,7 +170,7 @@ func TestReadSkipsMalformedEvents(t *testing.T) {
 		[]byte(`{"type":"a","data":"` + strings.Repeat("secret", event.MaxBytes/6+1000) + `"}`),
 		[]byte(`{"type":"c","source":"mine","timestamp":5}`),
 	}}
-	events := p.read(b)
+	events := p.read(b).events
 	if len(events) != 2 || string(events[0].Raw) != `{"id":"1","type":"a.b","timestamp":1000000,"source":"api-7"}` {
 		t.Fatalf("got %d events, %s", len(events), events[0].Raw)
 	}
@@ -199,7 +199,7 @@ func BenchmarkProcess(b *testing.B) {
 	batch := ingest.Batch{Events: [][]byte{raw}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := p.Process(b.Context(), p.read(batch)); err != nil {
+		if _, err := p.Process(b.Context(), []unit{p.read(batch)}); err != nil {
 			b.Fatal(err)
 		}
 	}

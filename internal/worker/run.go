@@ -47,6 +47,7 @@ type Deps struct {
 	intake    *intake
 	processor *processor
 	committer *committer
+	acker     *acker
 	live      *liveRules // nil: none
 	log       *slog.Logger
 	proxyWait time.Duration
@@ -175,6 +176,8 @@ func (d *Deps) assemble(c *Config, set *rules.Set) {
 		log: quiet.New(c.Log, time.Second), m: d.m}
 	d.processor.rules.Store(set)
 	d.committer = newCommitter(d.journal, c.Partitions, d.out.publish, d.redis, d.m)
+	d.committer.log = d.processor.log
+	d.acker = newAcker(d.out.proxies.Publish, d.m)
 }
 
 // Run takes in, stores and publishes until ctx ends, finishes what is in hand and closes

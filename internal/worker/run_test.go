@@ -417,13 +417,62 @@ func TestMarksTellTheHeads(t *testing.T) {
 	w := s.worker(t, nil)
 	push(t, pusher(t, w.Endpoint()), `{"id":"1","type":"a.b","userId":"ana"}`)
 	_, e := s.next(t, within(t))
-	m, err := s.sub.Recv(within(t))
-	for err == nil && !strings.HasPrefix(m.Topic, event.TopicMark) {
-		m, err = s.sub.Recv(within(t))
+	s.wantMark(t, fmt.Sprintf(`_mark.%d {"seq":%d,"epoch":%d,"feed":0}`, e.Partition, e.Seq, e.Epoch))
+
+	// What another worker stored, and one that died published nothing of, is told, too.
+	out, err := w.journal.Append(within(t), entriesOf("silent@ana"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	want := fmt.Sprintf(`_mark.%d {"seq":%d,"epoch":%d}`, e.Partition, e.Seq, e.Epoch)
-	if got := m.Topic + " " + string(m.Body); err != nil || got != want {
-		t.Errorf("got %s, %v; want %s", got, err, want)
+	s.wantMark(t, fmt.Sprintf(`_mark.%d {"seq":%d,"epoch":%d,"feed":0}`, e.Partition, out[0].Seq, e.Epoch))
+
+	// So is the epoch of a wiped Redis, though nothing comes in.
+	client, err := rdb.Open(s.redis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	if err := client.FlushAll(within(t)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	var m struct{ Seq, Epoch, Feed uint64 }
+	for m.Epoch <= e.Epoch {
+		got := s.reserved(t, event.TopicMark+fmt.Sprint(e.Partition))
+		if err := json.Unmarshal(got, &m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m.Seq != m.Epoch || m.Epoch <= out[0].Seq {
+		t.Errorf("after the wipe %+v", m)
+	}
+}
+
+// reserved gives the next message of a reserved topic.
+func (s *stage) reserved(t testing.TB, topic string) []byte {
+	t.Helper()
+	ctx := within(t)
+	for {
+		m, err := s.sub.Recv(ctx)
+		if err != nil {
+			t.Fatalf("no message of %s came: %v", topic, err)
+		}
+		if m.Topic == topic {
+			return m.Body
+		}
+	}
+}
+
+func (s *stage) wantMark(t testing.TB, want string) {
+	t.Helper()
+	ctx, last := within(t), ""
+	for last != want {
+		m, err := s.sub.Recv(ctx)
+		if err != nil {
+			t.Fatalf("the last mark was %s; want %s", last, want)
+		}
+		if topic, _, _ := strings.Cut(want, " "); m.Topic == topic {
+			last = m.Topic + " " + string(m.Body)
+		}
 	}
 }
 
