@@ -96,6 +96,7 @@ type lane struct {
 	reading bool
 	calm    chan struct{} // closed when there is nothing to be read any more; nil: it was, or nothing is under way
 	queued  bool          // it is in held
+	behind  bool          // since the beginning
 	full    bool          // the last page was not all
 	counted bool          // the gap that is being filled is counted
 	pause   time.Duration // before the next page, as the last one brought nothing

@@ -12,7 +12,7 @@ import (
 
 const (
 	settleWire = 5 * time.Millisecond  // in which another proxy or worker may close a hole
-	settleMark = 50 * time.Millisecond // in which what a mark speaks of may come
+	settleMark = 250 * time.Millisecond // in which what a mark speaks of may come
 	minPauseAt = 20 * time.Millisecond // before the journal is read again, when it did not hold what is missing
 	maxPauseAt = time.Second
 	headTime   = time.Second // for the first try to learn where the journal ends
@@ -53,6 +53,7 @@ func (f *Follower) begin() {
 			if seq, epoch, ok := f.start(p); ok {
 				f.lanes[p].Place(seq, epoch)
 				f.lanes[p].Doubt()
+				f.lanes[p].behind = true
 				f.unplaced.Add(-1)
 				f.look(p)
 				continue
@@ -82,7 +83,7 @@ func (f *Follower) look(p int) {
 		if n := l.Missing(); n > 0 && n < uint64(limit) {
 			limit = int(n)
 		}
-		wait, gap, calm := l.settle(), l.Gap(), l.calm
+		wait, gap, calm := l.settle(), l.Gap() && !l.behind, l.calm
 		f.wg.Go(func() { f.readPage(p, after, limit, wait, gap, calm) })
 	case !l.reading && !needed:
 		l.pause, l.full, l.counted = 0, false, false
@@ -170,8 +171,11 @@ func (f *Follower) page(l *lane, r *result) {
 	case l.limit < maxPage:
 		l.limit *= 2
 	}
+	if l.full, l.behind = r.more, l.behind && r.more; l.behind {
+		l.Doubt()
+	}
 	after, _ := l.At()
-	if l.full = r.more; after > before || !l.Gap() {
+	if after > before || !l.Gap() {
 		l.pause = 0
 	} else {
 		l.pause = min(max(2*l.pause, minPauseAt), maxPauseAt)
