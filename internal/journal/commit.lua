@@ -8,12 +8,13 @@
 -- ARGV  1 events, 2 dedupe window, 3 replay window, 4 replay max, 5 journal max,
 --       6 journal age, 7 tick (times in ms); 8 source ('': none), 9 and 10 the first and last
 --       number of the batch within its source (last < first: only asks), 11 whether nothing
---       before the first is kept any more (0 or 1), 12 how long a silent source is remembered,
---       in s; then 5 for each event: id, key of its dedupe bucket (0: by the clock), key of its
+--       before the first is kept any more (0 or 1), 12 the epoch in which alone it may be stored
+--       (0: any), 13 and 14 how long a silent source is remembered, in s, when the same one
+--       began a new log since then, and otherwise; then 5 for each event: id, key of its dedupe bucket (0: by the clock), key of its
 --       replay set (0: none), whether it goes into that set (0 or 1), body; then, with a source,
 --       each event's number
--- Returns the epoch, the source's last number, whether the batch left a gap after it (0 or 1;
--- 1: nothing was stored, and nothing follows), how many numbers were left out for good; then for
+-- Returns the epoch, the source's last number, whether the batch left a gap after it or came
+-- in another epoch (0 or 1; 1: nothing was stored, and nothing follows), how many numbers were left out for good; then for
 -- each event: seq (negative: a repeat; 0: a repeat whose seq is forgotten), previous seq of
 -- the user, previous seq of the feed.
 local call, fmt, min = redis.call, string.format, math.min
@@ -22,7 +23,7 @@ local n, dedupe, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]
 local age, tick = tonumber(ARGV[6]), tonumber(ARGV[7])
 local source, from, upto = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local CHUNK = 1000 -- arguments a call, below what Lua can unpack
-local FIRST = 13   -- argument of the first event
+local FIRST = 15   -- argument of the first event
 
 local state = call('HMGET', head, 'epoch', 'seq', 'feed', 'run', 'last', 'tick')
 if not state[1] then return redis.error_reply('NOEPOCH the partition has no head') end
@@ -41,16 +42,18 @@ if source ~= '' then
   local kept = call('HGET', KEYS[8], source)
   applied = kept and tonumber(string.match(kept, '^%d+')) or 0
   if from <= upto then
+    if ARGV[12] ~= '0' and tonumber(ARGV[12]) ~= epoch then return { epoch, applied, 1, 0 } end
     if from > applied + 1 then
       if ARGV[11] ~= '1' then return { epoch, applied, 1, 0 } end
       if kept then skipped = from - applied - 1 end
     end
     advances = upto > applied
     if advances and not kept then -- a new one: time to look for old ones
-      local all = call('HGETALL', KEYS[8])
+      local all, name = call('HGETALL', KEYS[8]), string.match(source, '^(.*/)%d+$')
       for i = 1, #all, 2 do
         local when = tonumber(string.match(all[i + 1], ',(%d+)$') or 0)
-        if when < clock[1] - ARGV[12] and #stale < CHUNK then stale[#stale + 1] = all[i] end
+        local same = name and string.match(all[i], '^(.*/)%d+$') == name
+        if when < clock[1] - ARGV[same and 13 or 14] and #stale < CHUNK then stale[#stale + 1] = all[i] end
       end
     end
   end

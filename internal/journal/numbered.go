@@ -7,11 +7,14 @@ import (
 	"eventspine/internal/fault"
 )
 
-// Numbers of a source are below 2^53, as Redis's scripts count in floating point. A source that
-// stored nothing for sourceAge is forgotten, once another one of its partition is new.
+// Numbers of a source are below 2^53, as Redis's scripts count in floating point. When a source
+// is new to a partition, those that stored nothing there for long are forgotten: an older log of
+// the same process (name/1, name/2) after replacedAge, others after silentAge. What is forgotten is
+// refused as a gap, so an idle one must not be forgotten early.
 const (
-	maxNumber = 1<<53 - 1
-	sourceAge = 7 * 24 * time.Hour
+	maxNumber   = 1<<53 - 1
+	replacedAge = 7 * 24 * time.Hour
+	silentAge   = 90 * 24 * time.Hour
 )
 
 // Batch is a run of records out of one source, a write-ahead log that numbers what it holds for
@@ -24,12 +27,13 @@ type Batch struct {
 	First     uint64 // 1 to 2^53-1
 	Last      uint64
 	Start     bool    // nothing before First is kept any more: skip what is missing before it
+	Within    uint64  // the epoch in which alone it may be stored, as something else was stored first; 0: any
 	Entries   []Entry // of this partition, each with a Number from First to Last, not descending
 
 	Done   bool     // the server answered; the rest is set
 	Epoch  uint64   // of the partition
 	Upto   uint64   // everything of the source up to this number is stored; 0: it is unknown
-	Gap    bool     // numbers are missing after Upto, and nothing of the batch was stored
+	Gap    bool     // numbers are missing after Upto, or Epoch is not Within, and nothing was stored
 	Lost   uint64   // numbers that were missing before First and skipped, as Start said
 	Stored []Stored // by entry; unless Gap
 }
@@ -130,11 +134,11 @@ func (b *Batch) call() *call {
 // arguments appends what commit.lua wants to know of the source. b may be nil.
 func (b *Batch) arguments(args []any) []any {
 	if b == nil {
-		return append(args, "", 0, 0, 0, 0)
+		return append(args, "", 0, 0, 0, 0, 0, 0)
 	}
 	start := 0
 	if b.Start {
 		start = 1
 	}
-	return append(args, b.Source, b.First, b.Last, start, int64(sourceAge/time.Second))
+	return append(args, b.Source, b.First, b.Last, start, b.Within, int64(replacedAge/time.Second), int64(silentAge/time.Second))
 }

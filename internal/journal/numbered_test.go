@@ -169,24 +169,53 @@ func TestBatchesThatMakeNoSenseAreRefused(t *testing.T) {
 	})
 }
 
-// Sources that were silent for a week are forgotten when a new one comes.
+// Sources that were silent for long are forgotten when a new one comes: after a week those that
+// began a new log.
 func TestSilentSourcesAreForgotten(t *testing.T) {
 	onEach(t, nil, func(t *testing.T, j *journal.Journal, client redis.UniversalClient) {
-		apply(t, j, numbered("old", 1, 2), numbered("young", 1, 2))
+		const day = 24 * 3600
 		now := time.Now().Unix()
-		for source, when := range map[string]int64{"old": now - 8*24*3600, "young": now - 6*24*3600} {
-			if err := client.HSet(t.Context(), keyOf("ana", "source"), source, fmt.Sprint("2,", when)).Err(); err != nil {
+		ages := map[string]int64{"a/1": 8, "a/2": 6, "b/1": 89, "b/1/20": 8, "c/1": 91}
+		for source := range ages {
+			apply(t, j, numbered(source, 1, 2))
+		}
+		for source, age := range ages {
+			if err := client.HSet(t.Context(), keyOf("ana", "source"), source, fmt.Sprint("2,", now-age*day)).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		apply(t, j, numbered("young", 3, 3))
-		if left := client.HLen(t.Context(), keyOf("ana", "source")).Val(); left != 2 {
+		apply(t, j, numbered("a/2", 3, 3))
+		if left := client.HLen(t.Context(), keyOf("ana", "source")).Val(); left != 5 {
 			t.Errorf("%d sources before a new one came", left)
 		}
-		apply(t, j, numbered("new", 1, 1))
-		left := client.HGetAll(t.Context(), keyOf("ana", "source")).Val()
-		if _, there := left["old"]; there || len(left) != 2 {
-			t.Errorf("the sources are %v", left)
+		apply(t, j, numbered("a/3", 1, 1))
+		left := client.HKeys(t.Context(), keyOf("ana", "source")).Val()
+		slices.Sort(left)
+		if want := []string{"a/2", "a/3", "b/1", "b/1/20"}; !slices.Equal(left, want) {
+			t.Errorf("the sources are %v, want %v", left, want)
+		}
+	})
+}
+
+// What was prepared in one epoch is not stored in another.
+func TestBatchesOfAnotherEpochAreRefused(t *testing.T) {
+	onEach(t, nil, func(t *testing.T, j *journal.Journal, client redis.UniversalClient) {
+		ask := question("a")
+		apply(t, j, ask)
+		first := numbered("a", 1, 2)
+		first.Within = ask.Epoch
+		apply(t, j, first)
+		if first.Gap || first.Upto != 2 {
+			t.Errorf("in its epoch: %+v", first)
+		}
+		if err := client.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		late := numbered("a", 1, 2)
+		late.Within = ask.Epoch
+		apply(t, j, late)
+		if !late.Gap || late.Upto != 0 || late.Epoch <= ask.Epoch || late.Stored != nil {
+			t.Errorf("in another epoch: %+v", late)
 		}
 	})
 }
