@@ -33,6 +33,7 @@ type link struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
+	seen    atomic.Int64 // messages
 	dropped atomic.Int64
 
 	mu     sync.Mutex
@@ -200,6 +201,9 @@ func (x *link) messages(to io.Writer, from io.Reader) error {
 		}
 		if _, err := io.CopyN(out, r, size); err != nil {
 			return err
+		}
+		if !inside && flags&frameCommand == 0 {
+			x.seen.Add(1)
 		}
 		if r.Buffered() == 0 && !x.pass() {
 			return x.ctx.Err()
