@@ -24,6 +24,30 @@ func newSendMetrics(r prometheus.Registerer, socket *zmq.Socket) *sendMetrics {
 	return m
 }
 
+type outboxMetrics struct {
+	sent, messages, questions, redelivered, missing prometheus.Counter
+	rounds                                          *prometheus.CounterVec
+}
+
+func newOutboxMetrics(r prometheus.Registerer, b *Outbox) *outboxMetrics {
+	m := &outboxMetrics{
+		sent:        counter("eventspine_ingest_sent_events_total", "events put into a worker's send queue, again ones included"),
+		messages:    counter("eventspine_ingest_sent_messages_total", "messages that carried the sent events"),
+		questions:   counter("eventspine_ingest_questions_total", "questions to workers how far a partition is stored"),
+		redelivered: counter("eventspine_ingest_redelivered_events_total", "events sent again that had been stored, because the journal lost data"),
+		missing:     counter("eventspine_ingest_missing_events_total", "accepted events that are damaged or missing in the write-ahead log"),
+		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "eventspine_ingest_rounds_total",
+			Help: "times that a partition's events were sent again, by reason: gap or epoch"}, []string{"reason"}),
+	}
+	if r != nil {
+		r.MustRegister(m.sent, m.messages, m.questions, m.redelivered, m.missing, m.rounds,
+			gauge("eventspine_ingest_unacknowledged_events_count", "events kept on disk and not known to be stored", func() float64 { return float64(b.Unacknowledged()) }),
+			gauge("eventspine_ingest_workers_count", "connected workers", func() float64 { return float64(b.Workers()) }),
+			gauge("eventspine_ingest_queued_messages_count", "messages waiting for a worker", func() float64 { return float64(b.socket.Stats().Queued) }))
+	}
+	return m
+}
+
 type receiveMetrics struct {
 	received, messages prometheus.Counter
 	bad                *prometheus.CounterVec

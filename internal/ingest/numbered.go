@@ -114,8 +114,8 @@ type Ack struct {
 	Epoch      uint64 `json:"epoch"` // the journal's, of this partition
 	Nak        bool   `json:"nak"`   // the batch left a gap after Last and nothing of it was stored
 
-	// For a batch with flag Wait that was stored: the seq of each of its events, of which the
-	// first has the number First. The repeat of an id has the seq that was given first, which is
+	// The answer to a question says its First again. For a batch with flag Wait that was stored
+	// there is the seq of each of its events, of which the first has the number First. The repeat of an id has the seq that was given first, which is
 	// not above Epoch when it was given in an earlier one. 0: unknown, or dropped by a rule.
 	First uint64   `json:"first,omitempty"`
 	Seqs  []uint64 `json:"seqs,omitempty"`
@@ -129,16 +129,18 @@ func (a *Ack) Append(dst []byte) []byte {
 	dst = strconv.AppendUint(append(dst, `,"last":`...), a.Last, 10)
 	dst = strconv.AppendUint(append(dst, `,"epoch":`...), a.Epoch, 10)
 	dst = strconv.AppendBool(append(dst, `,"nak":`...), a.Nak)
-	if len(a.Seqs) > 0 {
+	if a.First > 0 {
 		dst = strconv.AppendUint(append(dst, `,"first":`...), a.First, 10)
-		for i, seq := range a.Seqs {
-			if i == 0 {
-				dst = append(dst, `,"seqs":[`...)
-			} else {
-				dst = append(dst, ',')
-			}
-			dst = strconv.AppendUint(dst, seq, 10)
+	}
+	for i, seq := range a.Seqs {
+		if i == 0 {
+			dst = append(dst, `,"seqs":[`...)
+		} else {
+			dst = append(dst, ',')
 		}
+		dst = strconv.AppendUint(dst, seq, 10)
+	}
+	if len(a.Seqs) > 0 {
 		dst = append(dst, ']')
 	}
 	return append(dst, '}')

@@ -2,6 +2,8 @@ package ingest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,27 +40,39 @@ type Sender struct {
 // NewSender connects to the workers in the background: none of them has to be there yet.
 // Errors are of kind Invalid and name the wrong setting.
 func NewSender(o SenderOptions) (*Sender, error) {
-	const op = "open sender"
-	if len(o.Endpoints) == 0 {
-		return nil, fault.Errorf(op, fault.Invalid, "no worker endpoint is given")
+	if err := checkSender(o.Endpoints, o.Partitions, o.Source); err != nil {
+		return nil, fault.E("open sender", fault.Invalid, err)
 	}
-	if o.Partitions < 1 {
-		return nil, fault.Errorf(op, fault.Invalid, "the partition count is %d; at least 1 is needed", o.Partitions)
-	}
-	if err := checkSource(o.Source); err != nil {
-		return nil, fault.E(op, fault.Invalid, err)
-	}
-	if o.ZMQ.Monitor == nil && o.Log != nil {
-		o.ZMQ.Monitor = zmq.LogMonitor(o.Log)
-	}
-	socket := zmq.New(zmq.Push, o.ZMQ)
-	for _, endpoint := range o.Endpoints {
-		if err := socket.Connect(endpoint); err != nil {
-			_ = socket.Close(context.Background()) // nothing was sent
-			return nil, fault.E(op, fault.Invalid, err)
-		}
+	socket, err := connect(o.Endpoints, o.ZMQ, o.Log)
+	if err != nil {
+		return nil, fault.E("open sender", fault.Invalid, err)
 	}
 	return &Sender{socket, o.Source, o.Partitions, newSendMetrics(o.Metrics, socket)}, nil
+}
+
+func checkSender(endpoints []string, partitions int, source string) error {
+	if len(endpoints) == 0 {
+		return errors.New("no worker endpoint is given")
+	}
+	if partitions < 1 || partitions > maxPartition {
+		return fmt.Errorf("the partition count is %d; 1 to %d are possible", partitions, maxPartition)
+	}
+	return checkSource(source)
+}
+
+// connect makes the PUSH socket.
+func connect(endpoints []string, o zmq.Options, log *slog.Logger) (*zmq.Socket, error) {
+	if o.Monitor == nil && log != nil {
+		o.Monitor = zmq.LogMonitor(log)
+	}
+	socket := zmq.New(zmq.Push, o)
+	for _, endpoint := range endpoints {
+		if err := socket.Connect(endpoint); err != nil {
+			_ = socket.Close(context.Background()) // nothing was sent
+			return nil, err
+		}
+	}
+	return socket, nil
 }
 
 // TrySend puts the events into the send queues of the workers that own their partitions. The

@@ -132,7 +132,7 @@ func (l *Log) write() {
 			g, l.queue = l.queue[0], l.queue[1:]
 			g.taken = true
 		}
-		closing := l.closing
+		closing, roll := l.closing, l.roll && g == nil
 		if closing && g == nil {
 			close(l.grown) // readers look again and see that it is closed
 		}
@@ -143,10 +143,23 @@ func (l *Log) write() {
 			close(g.done)
 		case closing:
 			return
+		case roll:
+			l.rollOver()
 		default:
 			<-l.wake
 		}
 	}
+}
+
+// rollOver begins the next segment before the last one is full. A failure is left to the next
+// Trim and to the next append.
+func (l *Log) rollOver() {
+	if err := l.begin(); err != nil {
+		l.o.Log.Warn("the next segment could not be begun", "error", err.Error())
+	}
+	l.mu.Lock()
+	l.roll = false
+	l.mu.Unlock()
 }
 
 // commit gives the group's entries their indexes and writes them; every entry gets its first or

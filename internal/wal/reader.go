@@ -61,14 +61,37 @@ func (r *Reader) Close() error {
 // the index jumps; damage is reported once, in the log's logger and metrics.
 func (r *Reader) Next(ctx context.Context) (index uint64, record []byte, err error) {
 	for {
+		index, record, wait, err := r.next()
+		if err != nil || wait == nil {
+			return index, record, err
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return 0, nil, fault.E("read log", fault.Unavailable, ctx.Err())
+		}
+	}
+}
+
+// TryNext is Next that does not wait: index 0 says that no more is committed. Log.Grown tells
+// when to come again.
+func (r *Reader) TryNext() (index uint64, record []byte, err error) {
+	index, record, _, err = r.next()
+	return index, record, err
+}
+
+// next gives a record, or what to wait for.
+func (r *Reader) next() (index uint64, record []byte, wait <-chan struct{}, err error) {
+	for {
 		limit, over, wait, err := r.look()
 		if err != nil {
-			return 0, nil, err
+			return 0, nil, nil, err
 		}
-		if r.seg != nil && r.scan.at < limit {
+		switch {
+		case r.scan.at < limit:
 			s, err := r.scan.scan(limit)
 			if err != nil {
-				return 0, nil, diskError("read log", err)
+				return 0, nil, nil, diskError("read log", err)
 			}
 			if s.skipped > 0 {
 				r.l.damaged(r.seg, s.from, s.skipped, "record")
@@ -78,18 +101,12 @@ func (r *Reader) Next(ctx context.Context) (index uint64, record []byte, err err
 			}
 			if s.body != nil && s.index >= r.want {
 				r.want = s.index + 1
-				return s.index, s.body, nil
+				return s.index, s.body, nil, nil
 			}
-			continue
-		}
-		if over {
+		case over:
 			r.follow()
-			continue
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return 0, nil, fault.E("read log", fault.Unavailable, ctx.Err())
+		default:
+			return 0, nil, wait, nil
 		}
 	}
 }
@@ -106,7 +123,7 @@ func (r *Reader) pass(s step) {
 
 // look opens the segment where r.want is. It tells how far that is committed, whether another
 // segment follows it, and what to wait for otherwise.
-func (r *Reader) look() (limit int64, over bool, wait chan struct{}, err error) {
+func (r *Reader) look() (limit int64, over bool, wait <-chan struct{}, err error) {
 	l := r.l
 	l.mu.Lock()
 	defer l.mu.Unlock()

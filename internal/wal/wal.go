@@ -65,6 +65,7 @@ type Log struct {
 	end      uint64     // index the next record gets
 	queue    []*group
 	closing  bool
+	roll     bool          // the last segment is to be followed by another
 	grown    chan struct{} // closed when end grew or the log closes
 }
 
@@ -215,6 +216,18 @@ func (l *Log) End() uint64 {
 	return l.end
 }
 
+// Grown is closed when End is above index, or the log is closed.
+func (l *Log) Grown(index uint64) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end <= index {
+		return l.grown
+	}
+	now := make(chan struct{})
+	close(now)
+	return now
+}
+
 // Generation tells this log from every other: random, not 0, below 2^53, the same for as long
 // as the directory lives.
 func (l *Log) Generation() uint64 { return l.generation }
@@ -245,7 +258,8 @@ func (l *Log) Segments() []Segment {
 }
 
 // Trim removes the oldest segments, as long as all their records are below before and their last
-// one was written before olderThan. The last segment always stays.
+// one was written before olderThan. A last segment that could go is followed by a new one soon,
+// so that a later Trim removes it.
 func (l *Log) Trim(before uint64, olderThan time.Time) {
 	removed := false
 	for s := l.trimmable(before, olderThan); s != nil; s = l.trimmable(before, olderThan) {
@@ -262,6 +276,14 @@ func (l *Log) Trim(before uint64, olderThan time.Time) {
 	}
 	if removed {
 		_ = syncDir(l.o.Dir) // a file that comes back is trimmed again
+	}
+	l.mu.Lock()
+	s := l.segments[len(l.segments)-1]
+	l.roll = l.roll || len(l.segments) == 1 && l.end > s.first && l.end <= before && s.last.Before(olderThan)
+	roll := l.roll
+	l.mu.Unlock()
+	if roll {
+		l.poke()
 	}
 }
 
