@@ -25,6 +25,7 @@ const (
 	Redis    Kind = "redis"    // kill -9 of Redis, which comes back with its append-only file
 	Rollback Kind = "rollback" // the same, and the end of that file is lost
 	Flush    Kind = "flush"    // FLUSHALL
+	Search   Kind = "search"   // kill -9 of Elasticsearch, which takes some 20 s to come back
 )
 
 // Loses reports whether the kind makes Redis forget what it said it had.
@@ -72,6 +73,7 @@ func every() []Fault {
 	add(Redis)
 	add(Rollback)
 	add(Flush)
+	add(Search)
 	return all
 }
 
@@ -99,6 +101,10 @@ func NewPlan(seed uint64, length, gap time.Duration, kinds ...Kind) Plan {
 // Loses reports whether Redis forgets something in the plan.
 func (p Plan) Loses() bool {
 	return slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Kind.Loses() })
+}
+
+func (p Plan) has(k Kind) bool {
+	return slices.ContainsFunc(p.Faults, func(f Fault) bool { return f.Kind == k })
 }
 
 // String is the plan as text, one line a fault.

@@ -42,9 +42,11 @@ type world struct {
 	redis *harness.Process
 	direct,
 	redisDir string
-	links   map[string][]*link
-	disk    string // where the logs are; empty: no disk of their own
-	mounted bool
+	search    *harness.Process // an Elasticsearch of the run's own; nil: another's
+	searchDir string
+	links     map[string][]*link
+	disk      string // where the logs are; empty: no disk of their own
+	mounted   bool
 
 	mu   sync.Mutex
 	down map[string]bool // processes that are meant to be down
@@ -74,6 +76,11 @@ func (w *world) start(ctx context.Context) error {
 			return err
 		}
 		w.links[name] = append(w.links[name], l)
+	}
+	if w.o.Plan.has(Search) {
+		if err := w.startSearch(ctx); err != nil {
+			return err
+		}
 	}
 	w.links[linkRedis][0].to(hostOf(w.direct))
 	w.links[linkSearch][0].to(hostOf(w.o.ES))
@@ -142,6 +149,9 @@ func (w *world) stop() error {
 	if w.redis != nil {
 		_ = w.redis.Stop(5 * time.Second)
 	}
+	if w.search != nil {
+		errs = append(errs, killGroup(w.search.PID()), os.RemoveAll(w.searchDir))
+	}
 	if w.mounted {
 		out, err := exec.CommandContext(context.Background(), "umount", w.disk).CombinedOutput()
 		if err != nil {
@@ -149,6 +159,36 @@ func (w *world) stop() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// startSearch starts an Elasticsearch that may be killed. As root it runs as nobody, so that its
+// directory has to be where nobody can go.
+func (w *world) startSearch(ctx context.Context) error {
+	root, err := harness.Root()
+	if err != nil {
+		return err
+	}
+	ports, err := harness.FreePorts(1)
+	if err != nil {
+		return err
+	}
+	if w.searchDir, err = os.MkdirTemp("/var/tmp", "eventspine-chaos-"); err != nil {
+		return err
+	}
+	w.search, err = harness.Launch("elasticsearch", w.o.Dir, []string{"ES_HEAP=512m"}, "setsid", filepath.Join(root, "test", "elasticsearch", "run.sh"), fmt.Sprint(ports[0]), w.searchDir)
+	if err != nil {
+		return err
+	}
+	w.o.ES = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	return harness.Until(ctx, 2*time.Minute, func() error { return harness.OK(w.o.ES) })
+}
+
+// killGroup kills Elasticsearch's launcher and the server, which are a session of their own.
+func killGroup(leader int) error {
+	if err := syscall.Kill(-leader, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
 }
 
 func (w *world) process(name string) *harness.Process {
@@ -196,6 +236,12 @@ func (w *world) do(ctx context.Context, f Fault, l *load) error {
 			return fmt.Errorf("FLUSHALL: %w %s", err, out)
 		}
 		return nil
+	case Search:
+		if err := killGroup(w.search.PID()); err != nil {
+			return err
+		}
+		pause(ctx, f.For)
+		return w.search.Start()
 	case Full:
 		return w.fill(ctx, f.For)
 	default:
