@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"time"
 
 	"eventspine/internal/event"
@@ -59,7 +60,7 @@ func (a *acker) answer(p *plan, now time.Time) {
 			out = append(out, &next)
 			continue
 		}
-		next.Nak, next.asked = next.Nak || before.Nak, next.asked || before.asked
+		next.Nak, next.asked, next.First = next.Nak || before.Nak, next.asked || before.asked, cmp.Or(next.First, before.First)
 		*before = next
 	}
 	var buf []byte
@@ -87,6 +88,9 @@ type pending struct {
 func (r *reply) ack() ingest.Ack {
 	ack := ingest.Ack{Generation: r.to.Generation, Partition: r.to.Partition, Round: r.to.Round,
 		Last: r.run.Upto, Epoch: r.run.Epoch, Nak: r.run.Gap && !r.question}
+	if r.question {
+		ack.First = r.to.First
+	}
 	if r.slots == nil || r.run.Gap {
 		return ack
 	}

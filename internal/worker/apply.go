@@ -126,6 +126,9 @@ func (c *committer) ahead(ctx context.Context, runs []*run) ([]journal.Entry, er
 		if q == nil || r.Last < r.First || r.First > q.Upto+1 && !r.Start {
 			continue
 		}
+		if len(r.elsewhere) > 0 {
+			r.Within = q.Epoch // a Redis that loses them before the run is applied makes the run come again
+		}
 		for i := range r.elsewhere {
 			if r.elsewhere[i].Number > q.Upto {
 				out = append(out, r.elsewhere[i])

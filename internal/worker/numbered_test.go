@@ -66,7 +66,9 @@ func TestNumberedBatchesAreAnswered(t *testing.T) {
 			t.Errorf("answer %+v", a)
 		}
 		push(t, p, frames(1, 9, 0, "-")...)
-		s.wantAck(t, 1, 6, false)
+		if a := s.wantAck(t, 1, 6, false); a.First != 9 || a.Seqs != nil {
+			t.Errorf("the answer to a question is %+v", a)
+		}
 		push(t, p, frames(2, 9, 9, "SR")...) // 7 and 8 are nowhere any more
 		s.wantAck(t, 2, 9, false)
 		if n := testutil.ToFloat64(w.m.lost); n != 2 || !strings.Contains(w.log.String(), "no longer had events") {
@@ -184,6 +186,24 @@ func TestDerivedEventsOfOtherPartitionsComeFirst(t *testing.T) {
 	if page, err := w.journal.Replay(within(t), "bob", 0, 10); err != nil || len(page.Events) != 1 {
 		t.Errorf("after a late repeat bob has %s, %v", page.Events, err)
 	}
+}
+
+// When Redis loses what was stored ahead, the run that it belongs to is not stored alone.
+func TestWhatWasStoredAheadIsNotLost(t *testing.T) {
+	testkit.EachRedis(t, func(t *testing.T, url string) {
+		s := newStage(t, url)
+		w := s.worker(t, nil)
+		r := &run{Batch: journal.Batch{Partition: event.Partition("ana", "", 16), Source: "api-1/7", First: 1, Last: 1}, elsewhere: entriesOf("derived@bob")}
+		r.elsewhere[0].Number = 1
+		ahead, err := w.committer.ahead(within(t), []*run{r})
+		if err != nil || len(ahead) != 1 {
+			t.Fatal(ahead, err)
+		}
+		wipe(t, url)
+		if err := w.journal.Apply(within(t), []*journal.Batch{&r.Batch}); err != nil || !r.Gap {
+			t.Errorf("applied without what was to come first: %+v, %v", r.Batch, err)
+		}
+	})
 }
 
 // rulesFile writes a rule file.
