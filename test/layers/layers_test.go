@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"internal/testkit"},
 	{"internal/embedded/redis", "internal/embedded/search"},
 	{"internal/api", "internal/worker", "internal/proxy", "internal/indexer", "internal/bridge"},
-	{"internal/ingest", "internal/fanout"},
+	{"internal/ingest", "internal/fanout", "internal/maintain"},
 	{"internal/journal", "internal/checkpoint", "internal/profile", "internal/archive", "internal/auth"},
 	{"internal/rdb", "internal/health"},
 	{"internal/status"},

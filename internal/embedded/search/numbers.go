@@ -16,9 +16,11 @@ import (
 // numbers have more than one document, and which ids have one. Each in one form only.
 
 type numbersBody struct {
-	Size       *int  `json:"size"`
-	TrackTotal *bool `json:"track_total_hits"`
-	Source     *bool `json:"_source"`
+	Size       *int     `json:"size"`
+	TrackTotal *bool    `json:"track_total_hits"`
+	Source     *bool    `json:"_source"`
+	Stored     string   `json:"stored_fields"`
+	Fields     []string `json:"docvalue_fields"`
 	Query      struct {
 		IDs *struct {
 			Values []string `json:"values"`
@@ -88,7 +90,7 @@ func (h *handler) numbers(r *http.Request, body []byte) (answer, error) {
 		in = append(in, found...)
 	}
 	switch {
-	case b.Query.IDs != nil && b.Aggs == nil:
+	case b.Query.IDs != nil && b.Aggs == nil && b.Source != nil && !*b.Source && b.Stored == "_none_" && len(b.Fields) == 1 && b.Fields[0] == "id":
 		return h.known(r.Context(), in, b.Query.IDs.Values)
 	case b.Query.Bool != nil && b.Query.Bool.Minimum == 1 && b.Aggs != nil:
 		return h.grouped(r.Context(), in, &b)
@@ -105,7 +107,7 @@ func (h *handler) known(ctx context.Context, in []index, ids []string) (a answer
 	if err != nil {
 		return answer{}, err
 	}
-	rows, err := h.store.read.QueryContext(ctx, "SELECT indices.name, docid FROM docs JOIN indices USING (k) WHERE "+where+
+	rows, err := h.store.read.QueryContext(ctx, "SELECT indices.name, id FROM docs JOIN indices USING (k) WHERE "+where+
 		" AND docid IN (SELECT value FROM json_each(?))", append(args, string(values))...)
 	if err != nil {
 		return answer{}, err
@@ -117,7 +119,7 @@ func (h *handler) known(ctx context.Context, in []index, ids []string) (a answer
 		if err := rows.Scan(&name, &id); err != nil {
 			return answer{}, err
 		}
-		hits = append(hits, object{"_index": name, "_id": id})
+		hits = append(hits, object{"_index": name, "fields": object{"id": []string{id}}})
 	}
 	return reply(200, object{"_shards": shards(in), "hits": object{"hits": hits}}), rows.Err()
 }
