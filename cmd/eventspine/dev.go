@@ -79,11 +79,11 @@ func (d *dev) run(ctx context.Context) (err error) {
 	c := suite.DefaultConfig()
 	c.Servers(d.redis, d.es, secret)
 	c.Logger(log)
-	c.Proxy.DataDir = d.dir
+	c.Data(d.dir)
 	if d.anyPort {
 		c.AnyPort()
 	}
-	l := local{Secret: secret}
+	l := local{Secret: secret, Redis: d.redis, ES: d.es}
 	if d.curve {
 		if err := d.keys(&c, &l); err != nil {
 			return err

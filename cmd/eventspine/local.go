@@ -27,6 +27,8 @@ type local struct {
 	Control string   `json:"control,omitempty"`
 	Clone   []string `json:"clone,omitempty"`
 	Health  []string `json:"health,omitempty"`
+	Redis   string   `json:"redis,omitempty"`
+	ES      string   `json:"es,omitempty"`
 	Secret  string   `json:"secret"`
 
 	CurveKey   string `json:"curveKey,omitempty"` // files of the operator; empty: no CURVE

@@ -95,3 +95,6 @@ func (s *Store) Save(ctx context.Context, set Set) error {
 	}
 	return rdb.Classify("save checkpoint", s.save.Run(ctx, s.client, []string{s.key}, args...).Err())
 }
+
+// Key is the name of the hash in Redis.
+func (s *Store) Key() string { return s.key }

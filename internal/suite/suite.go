@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"eventspine/internal/api"
 	"eventspine/internal/bridge"
@@ -63,9 +64,15 @@ func (c *Config) AnyPort() {
 
 // Servers points every service at these servers, and the token checks at this secret.
 func (c *Config) Servers(redisURL, esURL, secret string) {
-	c.API.RedisURL, c.Worker.RedisURL, c.Bridge.RedisURL = redisURL, redisURL, redisURL
+	c.API.RedisURL, c.Worker.RedisURL, c.Indexer.RedisURL, c.Bridge.RedisURL = redisURL, redisURL, redisURL, redisURL
 	c.API.ESHosts, c.Indexer.ESHosts = []string{esURL}, []string{esURL}
 	c.API.JWTSecret, c.Bridge.JWTSecret = secret, secret
+}
+
+// Data gives every service that keeps something on disk its place below dir.
+func (c *Config) Data(dir string) {
+	c.Proxy.DataDir = dir
+	c.Indexer.SpoolDir = filepath.Join(dir, "indexer")
 }
 
 // Curve gives every service this key and this list of peers, as CURVE_KEY and CURVE_PEERS have them:

@@ -50,6 +50,7 @@ func embedded(t *testing.T) Config {
 	c := DefaultConfig()
 	c.AnyPort()
 	c.Servers(r.URL(), e.URL(), secret)
+	c.Data(t.TempDir())
 	c.Logger(slog.New(slog.DiscardHandler))
 	return c
 }
