@@ -52,6 +52,34 @@ func TestChaos(t *testing.T) {
 	verdict(t, Options{Plan: NewPlan(seed, length, gap, kinds...), Rate: number(t, "CHAOS_RATE", 1000), Users: int(number(t, "CHAOS_USERS", 300))})
 }
 
+// short are plans of a few faults each, the same every time.
+var short = map[string]Plan{
+	"nothing is lost": {Length: 40 * time.Second, Faults: []Fault{
+		{2 * time.Second, 2 * time.Second, Drop, []string{linkSub}},
+		{6 * time.Second, time.Second, Kill, []string{"worker-1"}},
+		{10 * time.Second, time.Second, Kill, []string{"api-1"}},
+		{14 * time.Second, time.Second, Burst, []string{"proxy-1"}},
+		{18 * time.Second, 2 * time.Second, Stop, []string{"worker-2"}},
+		{22 * time.Second, time.Second, Kill, []string{"indexer-1", "bridge-1"}},
+		{27 * time.Second, time.Second, Redis, nil},
+		{32 * time.Second, 2 * time.Second, Cut, []string{linkSearch}},
+	}},
+	"Redis loses everything": {Length: 15 * time.Second, Faults: []Fault{
+		{4 * time.Second, 0, Flush, nil},
+		{8 * time.Second, time.Second, Kill, []string{"worker-1", "worker-2"}},
+	}},
+}
+
+// TestShortPlans is the part of chaos that every run of the tests has.
+func TestShortPlans(t *testing.T) {
+	if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") == "" {
+		t.Skip("needs redis-server and Elasticsearch; make test runs it")
+	}
+	for name, p := range short {
+		t.Run(name, func(t *testing.T) { verdict(t, Options{Plan: p, Rate: 300, Users: 60}) })
+	}
+}
+
 // verdict runs a plan and fails the test for what the checker finds.
 func verdict(t *testing.T, o Options) {
 	t.Helper()

@@ -32,7 +32,7 @@ type Options struct {
 const (
 	lossRate = 0.01
 	slowness = 30 * time.Millisecond // of each piece on a slow link
-	diskSize = "384m"
+	diskSize = "512m"
 )
 
 // world is the system with links in its ways, its Redis, and its disk.
@@ -90,8 +90,8 @@ func (w *world) start(ctx context.Context) error {
 	at := func(name string) string { return "tcp://" + w.links[name][0].addr() }
 	env := append([]string{"ZMQ_PROCESSING_HOST=" + at(linkWork) + ",tcp://" + w.links[linkWork][1].addr(),
 		"ZMQ_PROXY_XSUB=" + at(linkPub), "ZMQ_PROXY_XPUB=" + at(linkSub)}, w.o.Env...)
-	for _, name := range w.diskSettings() {
-		env = append(env, name+"="+filepath.Join(w.disk, strings.ToLower(name)))
+	for name, dir := range map[string]string{"API_WAL_DIR": "api-1", "INDEXER_SPOOL_DIR": "indexer-1"} {
+		env = append(env, name+"="+filepath.Join(w.disk, dir))
 	}
 	w.sys, err = harness.StartOnly(ctx, harness.Options{Bin: w.o.Bin, Dir: w.o.Dir, Workers: 2, Env: env,
 		Redis: "redis://" + w.links[linkRedis][0].addr() + "/0", ES: "http://" + w.links[linkSearch][0].addr()})
@@ -132,9 +132,6 @@ func (w *world) mount(ctx context.Context) error {
 	}
 	return nil
 }
-
-// diskSettings are the settings that place what services keep on disk.
-func (w *world) diskSettings() []string { return nil }
 
 func (w *world) stop() error {
 	var errs []error
