@@ -1,12 +1,12 @@
 // Package fanout is the hop from worker to subscribers by way of the proxies: XPUB, XSUB,
 // XPUB, SUB, with both ends in one place.
 //
-//	worker ── Publisher ══XPUB▶XSUB══ proxy 1 ══XPUB▶SUB══ Subscriber ── indexer, bridge
-//	                   └══XPUB▶XSUB══ proxy 2 ══XPUB▶SUB══┘
+//	worker ── Publisher ══XPUB▶XSUB══ proxy 1 ══XPUB▶SUB══ Subscriber ── Follower ── indexer, bridge
+//	                   └══XPUB▶XSUB══ proxy 2 ══XPUB▶SUB══┘    journal ───┘
 //
 // A message is one frame: topic, a space, JSON. Publishing never waits: a full queue drops, is
-// counted, and the subscriber notices by the gap in seq and reads the journal. With several
-// proxies every message goes through each of them, and subscribers drop the repeats by seq.
+// counted, and the follower notices by the gap in seq and reads the journal. With several proxies
+// every message goes through each of them, and the follower drops the repeats by seq.
 //
 // Late joiners: a PUB drops what nobody has asked it for yet, and a SUB is never told whether it
 // was heard. So the proxy asks every publisher for everything, and the publisher, an XPUB, sees
