@@ -4,7 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build test test-short lint bench bench-zmq chaos fuzz generate clean
+.PHONY: help build test test-short lint bench soak bench-zmq chaos fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: ## vet, staticcheck, golangci-lint
 
 bench: ## drive the five processes for a minute and print figures
 	ES_NICE=10 test/servers.sh go run ./bench
+
+soak: ## send 1,000 events/s for SOAK (default 30m) and print what grew
+	ES_NICE=10 test/servers.sh go run ./bench -soak $(or $(SOAK),30m) -rate 1000
 
 bench-zmq: ## our ZeroMQ sockets beside libzmq, as ratios; installs what it needs and says so
 	bench/zmq/run.sh

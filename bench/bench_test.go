@@ -29,6 +29,22 @@ func TestSmallRun(t *testing.T) {
 	}
 }
 
+// TestSmallSoak: a short soak run counts every event and tells of everything that could grow.
+func TestSmallSoak(t *testing.T) {
+	if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") == "" {
+		t.Skip("needs redis-server; make test runs it")
+	}
+	var out bytes.Buffer
+	if code := bench(t.Context(), options{Rate: 100, Soak: 3 * time.Second, Clients: 5, Workers: 1, Senders: 4}, &out); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, out.String())
+	}
+	for _, what := range []string{"RSS of api-1", "RSS of indexer-1", "Redis memory", "disk, log of the api", "disk, spool of the indexer", "disk, index", " %"} {
+		if !strings.Contains(out.String(), what) {
+			t.Errorf("nothing is said of %q:\n%s", what, out.String())
+		}
+	}
+}
+
 // TestLossIsSeen wants the exit code to tell when something did not arrive.
 func TestLossIsSeen(t *testing.T) {
 	for name, change := range map[string]func(*figures){

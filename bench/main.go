@@ -1,7 +1,7 @@
 // Command bench drives the five programs, each in its own process, with a load generator and
 // connected clients on the same machine, and prints what it measured as a table and as JSON.
 //
-// It has two parts: a steady rate, and a burst. Latency runs from the moment an event was due
+// It has two parts: a steady rate, and a burst; or, with -soak, one long part that shows what grows. Latency runs from the moment an event was due
 // to be sent, not from when the generator got round to it, until its browser got it, so that
 // waiting counts. The exit code is 1 when anything that was accepted was lost or repeated.
 package main
@@ -34,6 +34,9 @@ type options struct {
 	Redis   string
 	ES      string
 	Verbose bool
+	Soak    time.Duration // 0: the two parts
+
+	dir string // of the services' files
 }
 
 func main() {
@@ -52,6 +55,7 @@ func main() {
 		return nil
 	})
 	flag.BoolVar(&o.Verbose, "v", false, "print the services' logs at the end")
+	flag.DurationVar(&o.Soak, "soak", 0, "instead of the two parts: send at the rate for so long and print what grows")
 	flag.Parse()
 	ctx, stop := run.Signals(context.Background())
 	code := bench(ctx, o, os.Stdout)
@@ -60,7 +64,18 @@ func main() {
 }
 
 func bench(ctx context.Context, o options, out io.Writer) int {
-	r, err := measure(ctx, o)
+	if o.Soak > 0 {
+		if err := soak(ctx, o, out); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			return run.ExitFailure
+		}
+		return run.ExitOK
+	}
+	var r *result
+	err := system(ctx, o, func(l *load) (err error) {
+		r, err = l.parts(ctx)
+		return err
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return run.ExitFailure
@@ -84,27 +99,28 @@ func (o *options) environment() []string {
 	return append(env, o.Env...)
 }
 
-// measure starts everything, runs both parts, and stops everything.
-func measure(ctx context.Context, o options) (r *result, err error) {
+// system starts everything, does what is to be measured, and stops everything.
+func system(ctx context.Context, o options, do func(*load) error) (err error) {
 	dir, err := os.MkdirTemp("", "eventspine-bench-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	o.dir = dir
 	if err := harness.Build(ctx, dir, false); err != nil {
-		return nil, err
+		return err
 	}
 	if o.Redis == "" {
 		p, url, err := harness.Redis(ctx, dir, "--appendonly", "yes", "--appendfsync", "everysec")
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer func() { _ = p.Stop(5 * time.Second) }()
 		o.Redis = url
 	}
 	s, err := harness.Start(ctx, harness.Options{Bin: dir, Dir: dir, Workers: o.Workers, Redis: o.Redis, ES: o.ES, Env: o.environment()})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		if o.Verbose || err != nil {
@@ -114,8 +130,8 @@ func measure(ctx context.Context, o options) (r *result, err error) {
 	}()
 	l, err := newLoad(ctx, s, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
-	return l.parts(ctx)
+	return do(l)
 }
