@@ -63,7 +63,7 @@ type InprocNetwork = transport.Inproc
 // Options are a socket's settings. The zero value works: each zero field means its default.
 type Options struct {
 	SndHWM, RcvHWM     int            // messages a peer's queue may hold; default 1,000
-	SndBytes, RcvBytes int            // bytes a peer's queue may hold before it counts as full; default 64 MiB. RcvBytes also bounds one message and one peer's subscriptions
+	SndBytes, RcvBytes int            // bytes a peer's queue may hold before it counts as full; default 64 MiB. RcvBytes also bounds one message and one peer's subscriptions, each at topics.Cost
 	MaxFrame           int64          // bytes; a longer frame closes its connection; default 16 MiB
 	MaxFrames          int            // frames of one message; default 8,192
 	HandshakeTimeout   time.Duration  // for TCP connect, greeting and READY; default 2 s
