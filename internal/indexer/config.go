@@ -19,7 +19,7 @@ type Config struct {
 	Refresh     time.Duration `env:"ES_REFRESH" doc:"how long it may take until an indexed event is found by a search"`
 	Timeout     time.Duration `env:"ES_TIMEOUT" doc:"how long one request to Elasticsearch may take"`
 	Proxies     []string      `env:"ZMQ_PROXY_XPUB" doc:"XPUB endpoints of the proxies, one each" kind:"connect"`
-	RedisURL    string        `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster" kind:"secret"`
+	RedisURL    string        `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster; redis+sentinel://host,host/master asks Sentinels; options for TLS: docs/redis.md" kind:"secret"`
 	Partitions  int           `env:"PARTITIONS" doc:"partitions of the journal; fixed at the first start"`
 	BatchEvents int           `env:"INDEXER_BATCH_EVENTS" doc:"events that make a batch; more go together when the indexer is behind"`
 	Flush       time.Duration `env:"INDEXER_FLUSH_INTERVAL" doc:"how long an event waits for its batch to fill"`

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"eventspine/internal/fault"
 	"eventspine/internal/rdb"
 )
 
@@ -16,6 +17,7 @@ type KeeperOptions struct {
 	Verifier     *Verifier
 	Redis        rdb.Client
 	Retention    time.Duration // age past which a day's index is deleted; 0: never
+	RetainLeast  time.Duration // age below which no index is deleted by Early; 0: Early deletes none
 	RetainEvery  time.Duration // between looks for indices that are too old; default 10 min
 	VerifyEvery  time.Duration // between comparisons; 0: none
 	VerifyWindow time.Duration // how far back they look; 0: as far as the journal reaches
@@ -116,6 +118,30 @@ func (k *Keeper) retain(ctx context.Context) error {
 	if len(gone) > 0 {
 		k.m.deleted.Add(float64(len(gone)))
 		k.o.Log.Info("deleted indices for their age", "indices", gone, "retention", k.o.Retention.String())
+	}
+	return err
+}
+
+// Early deletes the oldest day's index before its time, when this Keeper is elected and that day is
+// older than RetainLeast: for when a disk is nearly full. It deletes one day at most, so that its
+// caller can look again. Errors are as those of archive.Retain.
+func (k *Keeper) Early(ctx context.Context) error {
+	if k.o.RetainLeast <= 0 || fault.KindOf(k.lease.Check(ctx)) == fault.Conflict { // another is elected
+		return nil
+	}
+	a := k.o.Verifier.Archive
+	days, err := a.Days(ctx)
+	if err != nil || len(days) == 0 {
+		return err
+	}
+	end := days[0].Date.AddDate(0, 0, 1)
+	if end.After(time.Now().Add(-k.o.RetainLeast)) {
+		return nil
+	}
+	gone, err := a.Retain(ctx, end, k.lease.Check)
+	if len(gone) > 0 {
+		k.m.deleted.Add(float64(len(gone)))
+		k.o.Log.Warn("deleted an index before its time, as a disk of elasticsearch is nearly full", "indices", gone, "fix", "give it more room, or lower INDEXER_RETENTION")
 	}
 	return err
 }

@@ -119,6 +119,32 @@ func TestRetentionOfZeroDeletesNothing(t *testing.T) {
 	})
 }
 
+// TestEarlyDeletesTheOldestDay, one at a time, none that is young, and only where it is elected.
+func TestEarlyDeletesTheOldestDay(t *testing.T) {
+	f := newFixture(t, genuine(t))
+	f.index(f.store(posted("a", today), posted("b", today.AddDate(0, 0, -5)), posted("c", today.AddDate(0, 0, -9)), posted("d", today.AddDate(0, 0, -20)))...)
+	reg := prometheus.NewRegistry()
+	k := maintain.NewKeeper(maintain.KeeperOptions{Verifier: f.verifier(), Redis: f.redis, Retention: 30 * 24 * time.Hour, RetainLeast: 7 * 24 * time.Hour, Metrics: reg})
+	must(t, k.Early(t.Context()))
+	if f.days() == "" || len(strings.Fields(f.days())) != 4 {
+		t.Errorf("without being elected: %s", f.days())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = k.Run(ctx) })
+	defer func() { cancel(); running.Wait() }()
+	testkit.Eventually(t, 20*time.Second, func() bool { return value(t, reg, "elected") == 1 }, "it is elected")
+	for _, left := range []int{3, 2, 2} {
+		must(t, k.Early(t.Context()))
+		if days := strings.Fields(f.days()); len(days) != left || days[left-1] != today.Format("01-02") {
+			t.Errorf("%v are left, want %d", days, left)
+		}
+	}
+	if n := value(t, reg, "deleted_indices_total"); n != 2 {
+		t.Errorf("%v deletions are counted", n)
+	}
+}
+
 // TestWhatIsMissingIsAMetric: the comparison runs by itself, and after a repair the metric is 0.
 func TestWhatIsMissingIsAMetric(t *testing.T) {
 	eachIndex(t, func(f *fixture) {
