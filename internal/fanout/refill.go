@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	settleWire = 5 * time.Millisecond  // in which another proxy or worker may close a hole
+	settleWire = 5 * time.Millisecond   // in which another proxy or worker may close a hole
 	settleMark = 250 * time.Millisecond // in which what a mark speaks of may come
-	minPauseAt = 20 * time.Millisecond // before the journal is read again, when it did not hold what is missing
+	minPauseAt = 20 * time.Millisecond  // before the journal is read again, when it did not hold what is missing
 	maxPauseAt = time.Second
 	headTime   = time.Second // for the first try to learn where the journal ends
 
@@ -196,7 +196,7 @@ func (f *Follower) page(l *lane, r *result) {
 func (f *Follower) replaced(l *lane, r *result) {
 	f.log.Error("the journal is of an older epoch than what was followed until now; it is followed from here on",
 		"partition", r.partition, "epoch", r.page.Epoch, "fix", "if Redis was put back to an old state this is expected, otherwise check its clock")
-	l.older = 0
+	l.older, l.behind = 0, true
 	if l.Reset(); f.feed {
 		l.Place(r.seq, r.page.Epoch)
 	} else {
@@ -290,8 +290,26 @@ func (f *Follower) read(ctx context.Context, p int, after uint64, limit int) (re
 		r.page.Entries = append(r.page.Entries, e)
 		r.page.Upto, r.bytes = e.Seq, r.bytes+len(raw)
 	}
+	f.vet(r.page.Entries)
 	r.more = len(raws) > 0 && r.page.Upto < seq
 	return r, nil
+}
+
+// vet warns of deliverable events that the subscriber does not want: each of them looks like a
+// gap, and costs a read.
+func (f *Follower) vet(entries []track.Entry) {
+	skipped := map[uint64]bool{}
+	for i := range entries {
+		e := &entries[i]
+		if skipped[e.Prev.Feed] {
+			f.log.Warn("workers deliver events that this follower does not subscribe to, so that the journal is read often",
+				"fix", "make BRIDGE_CATEGORIES the same as WORKER_DELIVERABLE")
+			return
+		}
+		if e.Skip {
+			skipped[e.Seq] = true
+		}
+	}
 }
 
 // entry reads an event of the journal.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/test/harness"
 )
@@ -28,13 +29,17 @@ func hasty() harness.Options {
 	return harness.Options{Env: env}
 }
 
-// flood publishes stored events of a user who is not connected. They have no timestamp, so that
-// the indexer looks at them and lets them be.
+// flood publishes events of a user who is not connected, as if they had just been stored: their
+// numbers are the next ones of a partition. They have no timestamp, so that the indexer looks at
+// them and lets them be.
 type flood struct {
-	p   *fanout.Publisher
-	n   int
-	pad string
+	p          *fanout.Publisher
+	n          int
+	pad        string
+	seq, epoch uint64
 }
+
+const floodPartition = 3
 
 func newFlood(t *testing.T, s *harness.System) *flood {
 	t.Helper()
@@ -48,15 +53,20 @@ func newFlood(t *testing.T, s *harness.System) *flood {
 	if err := p.Wait(ready); err != nil {
 		t.Fatal(err)
 	}
-	return &flood{p: p, pad: fmt.Sprintf("%0200d", 0)}
+	f := &flood{p: p, pad: fmt.Sprintf("%0200d", 0)}
+	if f.seq, f.epoch, err = openJournal(t, s).Head(t.Context(), floodPartition); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 func (f *flood) publish(n int) {
 	for range n {
 		f.n++
-		f.p.Publish("status.nobody", fmt.Appendf(nil,
-			`{"id":"flood-%d","type":"status","userId":"nobody","timestamp":0,"data":%q,"partition":3,"seq":%d,"prev":{"user":0,"feed":0},"epoch":7}`,
-			f.n, f.pad, f.n))
+		f.seq++
+		raw := fmt.Appendf(nil, `{"id":"flood-%d","type":"status","userId":"nobody","timestamp":0,"data":%q}`, f.n, f.pad)
+		at := event.Position{Partition: floodPartition, Seq: f.seq, Epoch: f.epoch, Prev: event.Prev{Feed: f.seq - 1}}
+		f.p.Publish("status.nobody", event.Splice(raw, event.AppendPosition(nil, at)))
 	}
 }
 

@@ -100,7 +100,7 @@ func (f *filler) missing(it *Item, kept bool) {
 		}
 	}
 	if it.Epoch != f.epoch {
-		f.last, f.heard = it.Epoch, it.Seq
+		f.heard = it.Seq
 	}
 }
 
