@@ -134,7 +134,7 @@ func (l *load) soak(ctx context.Context, out io.Writer) (whole bool, err error) 
 		return false, err
 	}
 	watched, stop := context.WithCancel(ctx)
-	l.readers.Go(func() { l.look(watched, out, before) })
+	l.readers.Go(func() { l.look(watched, out) })
 	p := newPart("soak", l.mark, l.events(l.o.Soak-lead))
 	f, err := l.steady(ctx, p)
 	stop()
@@ -156,8 +156,8 @@ func (l *load) soak(ctx context.Context, out io.Writer) (whole bool, err error) 
 // events is how many the rate makes in a time.
 func (l *load) events(d time.Duration) int { return int(float64(l.o.Rate) * d.Seconds()) }
 
-// look prints now and then how much has grown, until ctx ends.
-func (l *load) look(ctx context.Context, out io.Writer, before *footprint) {
+// look prints now and then what the system takes, until ctx ends.
+func (l *load) look(ctx context.Context, out io.Writer) {
 	tick := time.NewTicker(soakEvery)
 	defer tick.Stop()
 	for began := time.Now(); ; {

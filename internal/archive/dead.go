@@ -120,4 +120,3 @@ func (a *Archive) PurgeLetters(ctx context.Context) error {
 	}
 	return err
 }
-

@@ -164,7 +164,7 @@ func (c *comparison) measure(ctx context.Context) error {
 			return err
 		}
 	}
-	for p := range c.Verifier.Partitions {
+	for p := range c.Partitions {
 		x, err := c.Journal.Extent(ctx, p, c.request.Since, c.request.Lag)
 		if err != nil {
 			return err
