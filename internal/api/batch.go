@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -29,7 +30,7 @@ type answer struct {
 	err error
 }
 
-// batch collects the items of one request. Nothing is sent before the whole body was read, so
+// batch collects the items of one request. Nothing is kept before the whole body was read, so
 // that a request that is refused as a whole leaves no trace.
 type batch struct {
 	api     *api
@@ -43,12 +44,19 @@ type batch struct {
 
 // postBatch takes up to 5,000 events in and answers for each by itself.
 func (a *api) postBatch(w http.ResponseWriter, r *http.Request, who auth.Identity) error {
-	b, err := a.readBatch(w, r, who)
+	wait, err := wantsStored(r)
+	if wait {
+		err = fault.BadFields("read query", fault.Field{Name: "ack", Reason: "is for single events"})
+	}
+	var b *batch
+	if err == nil {
+		b, err = a.readBatch(w, r, who)
+	}
 	if err != nil {
 		a.metrics.refuse(err)
 		return err
 	}
-	accepted := b.send()
+	accepted := b.send(r.Context())
 	a.metrics.accepted.Add(float64(accepted))
 	a.statsd.Received(accepted)
 	b.write(w, accepted)
@@ -123,19 +131,19 @@ func eventOverLimit() error {
 	return fault.Errorf("read batch", fault.TooLarge, "The event has more than %d bytes.", event.MaxBytes)
 }
 
-// send offers the good events to the send queue and returns how many were taken.
-func (b *batch) send() int {
+// send keeps the good events, all or none, and returns how many were taken.
+func (b *batch) send(ctx context.Context) int {
 	if len(b.events) == 0 {
 		return 0
 	}
-	accepted := 0
-	for i, err := range b.api.send.TrySend(b.events) {
-		b.answers[b.at[i]].err = err
-		if err == nil {
-			accepted++
-		}
+	err := b.api.send.Append(ctx, b.events)
+	if err == nil {
+		return len(b.events)
 	}
-	return accepted
+	for _, i := range b.at {
+		b.answers[i].err = err
+	}
+	return 0
 }
 
 func (b *batch) write(w http.ResponseWriter, accepted int) {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
+	"eventspine/internal/ingest"
 )
 
 type batchAnswer struct {
@@ -147,14 +149,9 @@ func TestALineThatIsNotJSONFailsAlone(t *testing.T) {
 	}
 }
 
-func TestBatchPassesOnWhatTheQueueRefuses(t *testing.T) {
+func TestABatchIsKeptAsAWholeOrNotAtAll(t *testing.T) {
 	f := newFixture(t)
-	f.out.refuse = func(i int) error {
-		if i == 1 {
-			return full(i)
-		}
-		return nil
-	}
+	f.out.refuse = full()
 	q := request{path: "/api/events/batch", body: `[{"type":"a"},{"type":""},{"type":"b"},{"type":"c"}]`}
 	res := f.do(q)
 	if res.StatusCode != 207 || res.Header.Get("Retry-After") != "1" {
@@ -164,7 +161,7 @@ func TestBatchPassesOnWhatTheQueueRefuses(t *testing.T) {
 	if err := json.Unmarshal([]byte(read(t, res)), &a); err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []int{202, 400, 503, 202} {
+	for i, want := range []int{503, 400, 503, 503} {
 		if a.Results[i].Status != want {
 			t.Errorf("item %d: %+v", i, a.Results[i])
 		}
@@ -360,7 +357,9 @@ func FuzzSplitLines(f *testing.F) {
 // nowhere takes every event and keeps none.
 type nowhere struct{}
 
-func (nowhere) TrySend(events []event.Event) []error { return make([]error, len(events)) }
+func (nowhere) Append(context.Context, []event.Event) error { return nil }
+
+func (nowhere) AppendWait(context.Context, event.Event) (*ingest.Waiting, error) { return nil, nil }
 
 func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
 

@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"eventspine/internal/config"
 	"eventspine/internal/fault"
@@ -32,6 +34,8 @@ func TestValidateNamesEveryWrongSetting(t *testing.T) {
 		"origins":             {func(c *Config) { c.Origins = []string{"https://a.org", "http://localhost:8080"} }, ""},
 		"all limits": {func(c *Config) { c.SendQueue, c.SendBytes, c.MaxBatches, c.MaxRequests = 0, 1, 0, 0 },
 			"API_SEND_QUEUE API_SEND_BYTES API_MAX_REQUESTS API_MAX_BATCHES"},
+		"the log": {func(c *Config) { c.WALDir, c.WALSize, c.WALKeep, c.AckTimeout, c.XPub = "", 1<<20, -1, time.Hour, nil },
+			"ZMQ_PROXY_XPUB API_WAL_DIR API_WAL_SIZE API_WAL_KEEP API_ACK_TIMEOUT"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := DefaultConfig()
@@ -97,7 +101,7 @@ func TestOpenRefusesWrongSettings(t *testing.T) {
 		"proxy":         func(c *Config) { c.XSub = []string{"nonsense"} },
 		"no proxy":      func(c *Config) { c.XSub = nil },
 	} {
-		c := anyPort()
+		c := anyPort(t)
 		change(&c)
 		if d, err := Open(context.Background(), c); fault.KindOf(err) != fault.Invalid || err == nil || d != nil {
 			t.Errorf("%s: %v", name, err)
@@ -116,7 +120,7 @@ func TestOpenSaysWhichAddressIsTaken(t *testing.T) {
 		func(c *Config) { c.Metrics = l.Addr().String() },
 		func(c *Config) { c.Health = "tcp://" + l.Addr().String() },
 	} {
-		c := anyPort()
+		c := anyPort(t)
 		change(&c)
 		if _, err := Open(context.Background(), c); fault.KindOf(err) != fault.Unavailable || err == nil {
 			t.Errorf("%v", err)
@@ -125,8 +129,10 @@ func TestOpenSaysWhichAddressIsTaken(t *testing.T) {
 }
 
 // anyPort is a config whose sockets are on free ports and whose servers are away.
-func anyPort() Config {
+func anyPort(t testing.TB) Config {
 	c := DefaultConfig()
+	c.WALDir, c.WALMinFree = filepath.Join(t.TempDir(), "log"), 0
+	c.XPub = []string{"tcp://127.0.0.1:1"}
 	c.JWTSecret = secret
 	c.Addr, c.Metrics, c.Health = "127.0.0.1:0", "127.0.0.1:0", "tcp://127.0.0.1:0"
 	c.RedisURL = "redis://127.0.0.1:1"

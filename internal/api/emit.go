@@ -2,10 +2,12 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -16,6 +18,7 @@ import (
 	"eventspine/internal/auth"
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
+	"eventspine/internal/ingest"
 )
 
 // The media types of events.
@@ -33,27 +36,87 @@ type parser func(raw []byte) (event.Event, error)
 
 // postEvent takes one event in: JSON, or a CloudEvent in structured mode.
 func (a *api) postEvent(w http.ResponseWriter, r *http.Request, who auth.Identity) error {
-	e, err := a.readEvent(w, r, who)
+	wait, err := wantsStored(r)
+	var e event.Event
 	if err == nil {
-		err = a.emit(e)
+		e, err = a.readEvent(w, r, who)
+	}
+	return a.emit(w, r, e, wait, nil, err)
+}
+
+// wantsStored reads the parameter ack: whether the answer is to come when the event is stored,
+// and not when it is on disk.
+func wantsStored(r *http.Request) (bool, error) {
+	if r.URL.RawQuery == "" {
+		return false, nil
+	}
+	switch values := r.URL.Query()["ack"]; {
+	case len(values) == 0:
+		return false, nil
+	case len(values) == 1 && values[0] == "stored":
+		return true, nil
+	}
+	return false, fault.BadFields("read query", fault.Field{Name: "ack", Reason: "must be stored, once; leave it out to be answered when the event is on disk"})
+}
+
+// emit keeps one complete event and answers: with 202 when it is on disk, or with 201 and a
+// receipt when somebody waits and it is stored in time. extra are members of the answer, each
+// with a leading comma; err is what was wrong before.
+func (a *api) emit(w http.ResponseWriter, r *http.Request, e event.Event, wait bool, extra []byte, err error) error {
+	var waiting *ingest.Waiting
+	switch {
+	case err != nil:
+	case wait:
+		waiting, err = a.send.AppendWait(r.Context(), e)
+	default:
+		err = a.send.Append(r.Context(), []event.Event{e})
 	}
 	if err != nil {
 		a.metrics.refuse(err)
 		return err
 	}
-	body := append(make([]byte, 0, 64+len(e.ID)), `{"status":"accepted","id":`...)
-	writeJSON(w, http.StatusAccepted, append(event.AppendString(body, e.ID), '}'))
+	a.metrics.accepted.Inc()
+	a.statsd.Received(1)
+	receipt, stored := ingest.Receipt{}, false
+	if wait {
+		receipt, stored = a.await(r.Context(), waiting)
+	}
+	status, word := http.StatusAccepted, `{"status":"accepted","id":`
+	if stored {
+		status, word = http.StatusCreated, `{"status":"stored","id":`
+	}
+	body := append(make([]byte, 0, 128+len(e.ID)), word...)
+	body = append(event.AppendString(body, e.ID), extra...)
+	if stored {
+		body = appendReceipt(body, receipt)
+	}
+	writeJSON(w, status, append(body, '}'))
 	return nil
 }
 
-// emit puts one complete event in the send queue.
-func (a *api) emit(e event.Event) error {
-	if err := a.send.TrySend([]event.Event{e})[0]; err != nil {
-		return err
+// await waits until the event is stored, for as long as callers may wait.
+func (a *api) await(ctx context.Context, waiting *ingest.Waiting) (ingest.Receipt, bool) {
+	defer waiting.End()
+	late := time.NewTimer(a.patience)
+	defer late.Stop()
+	select {
+	case r := <-waiting.Stored:
+		return r, true
+	case <-late.C:
+	case <-ctx.Done():
 	}
-	a.metrics.accepted.Inc()
-	a.statsd.Received(1)
-	return nil
+	return ingest.Receipt{}, false
+}
+
+func appendReceipt(dst []byte, r ingest.Receipt) []byte {
+	dst = strconv.AppendInt(append(dst, `,"partition":`...), int64(r.Partition), 10)
+	if r.Seq > 0 {
+		dst = strconv.AppendUint(append(dst, `,"seq":`...), r.Seq, 10)
+	}
+	if r.Epoch > 0 {
+		dst = strconv.AppendUint(append(dst, `,"epoch":`...), r.Epoch, 10)
+	}
+	return dst
 }
 
 func (a *api) readEvent(w http.ResponseWriter, r *http.Request, who auth.Identity) (event.Event, error) {

@@ -15,6 +15,7 @@ import (
 	"eventspine/internal/auth"
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
+	"eventspine/internal/ingest"
 )
 
 const cloudEvent = `{"specversion":"1.0","id":"c1","source":"/shop","type":"order.created","subject":"42","time":"2015-11-20T12:00:00Z","data":{"a":1},"ext":"x"}`
@@ -155,7 +156,7 @@ func TestPostEventTakesAnEventOfTheLargestSize(t *testing.T) {
 
 func TestPostEventNeverWaitsForAFullQueue(t *testing.T) {
 	f := newFixture(t)
-	f.out.refuse = full
+	f.out.refuse = full()
 	res := f.do(request{body: `{"type":"a"}`})
 	if p := problemOf(t, res); res.StatusCode != 503 || p.Type != "/docs#problem-overloaded" || res.Header.Get("Retry-After") != "1" {
 		t.Errorf("answered %d %+v", res.StatusCode, p)
@@ -163,9 +164,50 @@ func TestPostEventNeverWaitsForAFullQueue(t *testing.T) {
 	if n := testutil.ToFloat64(f.api.metrics.refused.WithLabelValues("overloaded")); n != 1 {
 		t.Errorf("counted %v", n)
 	}
-	f.out.refuse = func(int) error { return fault.Errorf("send", fault.Unavailable, "closed") }
+	f.out.refuse = fault.Errorf("append", fault.Unavailable, "closed")
 	if res := f.do(request{body: `{"type":"a"}`}); res.StatusCode != 503 {
 		t.Errorf("answered %d", res.StatusCode)
+	}
+}
+
+func TestAReceiptOnceItIsStored(t *testing.T) {
+	stored := make(chan ingest.Receipt, 1)
+	for name, c := range map[string]struct {
+		path, body string
+		receipt    *ingest.Receipt
+		status     int
+		want       string
+	}{
+		"stored":        {"/api/events?ack=stored", `{"id":"a","type":"a"}`, &ingest.Receipt{Partition: 3, Seq: 900, Epoch: 800}, 201, `{"status":"stored","id":"a","partition":3,"seq":900,"epoch":800}`},
+		"a repeat":      {"/api/events?ack=stored", `{"id":"a","type":"a"}`, &ingest.Receipt{Partition: 3, Seq: 700}, 201, `{"status":"stored","id":"a","partition":3,"seq":700}`},
+		"dropped":       {"/api/events?ack=stored", `{"id":"a","type":"a"}`, &ingest.Receipt{Partition: 3}, 201, `{"status":"stored","id":"a","partition":3}`},
+		"too late":      {"/api/events?ack=stored", `{"id":"a","type":"a"}`, nil, 202, `{"status":"accepted","id":"a"}`},
+		"not asked for": {"/api/events?other=1", `{"id":"a","type":"a"}`, nil, 202, `{"status":"accepted","id":"a"}`},
+		"another word":  {"/api/events?ack=always", `{"id":"a","type":"a"}`, nil, 400, ""},
+		"twice":         {"/api/events?ack=stored&ack=stored", `{"id":"a","type":"a"}`, nil, 400, ""},
+		"of a batch":    {"/api/events/batch?ack=stored", `[{"id":"a","type":"a"}]`, nil, 400, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, func(c *Config) { c.AckTimeout = 20 * time.Millisecond })
+			f.out.stored = stored
+			if c.receipt != nil {
+				stored <- *c.receipt
+			}
+			res := f.do(request{path: c.path, body: c.body})
+			if body := read(t, res); res.StatusCode != c.status || c.want != "" && body != c.want {
+				t.Errorf("answered %d %s", res.StatusCode, body)
+			}
+			if kept := len(f.out.events); (kept == 1) != (c.status < 300) {
+				t.Errorf("%d events were kept", kept)
+			}
+		})
+	}
+	f := newFixture(t)
+	f.out.stored = stored
+	stored <- ingest.Receipt{Partition: 1, Seq: 5, Epoch: 2}
+	res := f.do(request{path: "/api/orders?ack=stored", body: `{"amount":1}`, header: map[string]string{"Idempotency-Key": "k"}})
+	if body := read(t, res); res.StatusCode != 201 || body != `{"status":"stored","id":"k","orderId":"k","partition":1,"seq":5,"epoch":2}` {
+		t.Errorf("answered %d %s", res.StatusCode, body)
 	}
 }
 
@@ -284,7 +326,7 @@ func TestOrdersRefuse(t *testing.T) {
 		})
 	}
 	f := newFixture(t)
-	f.out.refuse = full
+	f.out.refuse = full()
 	if res := f.do(request{path: "/api/orders", body: `{"amount":1}`}); res.StatusCode != 503 {
 		t.Errorf("answered %d with a full queue", res.StatusCode)
 	}

@@ -21,6 +21,7 @@ import (
 	"eventspine/internal/auth"
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
+	"eventspine/internal/ingest"
 )
 
 func TestMain(m *testing.M) {
@@ -34,28 +35,26 @@ func TestMain(m *testing.M) {
 
 const secret = "a secret of more than sixteen bytes"
 
-// outbox stands for the send queue: it takes events until it is told to refuse.
+// outbox stands for the write-ahead log: it takes events until it is told to refuse.
 type outbox struct {
 	mu     sync.Mutex
 	events []event.Event
 	calls  int
-	refuse func(i int) error
+	refuse error
+	stored chan ingest.Receipt // of those who wait
 }
 
-func (o *outbox) TrySend(events []event.Event) []error {
+func (o *outbox) Append(_ context.Context, events []event.Event) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.calls++
-	errs := make([]error, len(events))
-	for i, e := range events {
-		if o.refuse != nil {
-			errs[i] = o.refuse(i)
-		}
-		if errs[i] == nil {
-			o.events = append(o.events, e)
-		}
+	if o.calls++; o.refuse == nil {
+		o.events = append(o.events, events...)
 	}
-	return errs
+	return o.refuse
+}
+
+func (o *outbox) AppendWait(ctx context.Context, e event.Event) (*ingest.Waiting, error) {
+	return &ingest.Waiting{Stored: o.stored}, o.Append(ctx, []event.Event{e})
 }
 
 // String shows the events as they were sent.
@@ -67,8 +66,8 @@ func (o *outbox) String() string {
 	return strings.Join(lines, "\n")
 }
 
-func full(int) error {
-	return fault.Errorf("send", fault.Overloaded, "queue of tcp://10.0.1.20:5557 is full")
+func full() error {
+	return fault.Errorf("append", fault.Overloaded, "the log on 10.0.1.20 is full")
 }
 
 // people keeps metadata in memory.

@@ -27,7 +27,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"route"}),
 		accepted: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "eventspine_api_events_accepted_total", Help: "Events taken into the send queue.",
+			Name: "eventspine_api_events_accepted_total", Help: "Events taken: they are on disk.",
 		}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "eventspine_api_events_refused_total", Help: "Events not taken, by the problem they were answered with.",

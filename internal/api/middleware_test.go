@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 
 	"eventspine/internal/archive"
 	"eventspine/internal/event"
+	"eventspine/internal/ingest"
 )
 
 func TestUnknownRoutesAndMethods(t *testing.T) {
@@ -89,7 +91,9 @@ func TestRequestIDs(t *testing.T) {
 
 type exploding struct{ value any }
 
-func (e exploding) TrySend([]event.Event) []error { panic(e.value) }
+func (e exploding) Append(context.Context, []event.Event) error { panic(e.value) }
+
+func (e exploding) AppendWait(context.Context, event.Event) (*ingest.Waiting, error) { panic(e.value) }
 
 func TestAPanicIsAnsweredAndCounted(t *testing.T) {
 	f := newFixture(t)

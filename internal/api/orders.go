@@ -24,18 +24,12 @@ const (
 // postOrder takes an order of the token's user and emits order.created for it. The order's id
 // is the event's id: the Idempotency-Key header's, or a new one.
 func (a *api) postOrder(w http.ResponseWriter, r *http.Request, who auth.Identity) error {
-	e, err := a.readOrder(w, r, who)
+	wait, err := wantsStored(r)
+	var e event.Event
 	if err == nil {
-		err = a.emit(e)
+		e, err = a.readOrder(w, r, who)
 	}
-	if err != nil {
-		a.metrics.refuse(err)
-		return err
-	}
-	body := event.AppendString([]byte(`{"status":"accepted","id":`), e.ID)
-	body = event.AppendString(append(body, `,"orderId":`...), e.ID)
-	writeJSON(w, http.StatusAccepted, append(body, '}'))
-	return nil
+	return a.emit(w, r, e, wait, event.AppendString([]byte(`,"orderId":`), e.ID), err)
 }
 
 func (a *api) readOrder(w http.ResponseWriter, r *http.Request, who auth.Identity) (event.Event, error) {

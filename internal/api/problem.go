@@ -42,8 +42,8 @@ var (
 	badMedia     = &problemKind{"media-type", 415, "The media type is not supported here", "The header Content-Type names a format this route does not read.", ""}
 	tooMany      = &problemKind{"too-many", 429, "Too many requests at the same time", "The server works on as many requests as it can. Wait as long as Retry-After says.", "1"}
 	internal     = &problemKind{"internal", 500, "The server made a mistake", "The server's log says more under the request's id, which is in the header X-Request-Id.", ""}
-	overloaded   = &problemKind{"overloaded", 503, "The send queue is full", "The workers are behind, or none is connected. The event was not taken. Wait as long as Retry-After says and send it again.", "1"}
-	unavailable  = &problemKind{"unavailable", 503, "A part of the server is away", "Redis or Elasticsearch does not answer. Wait as long as Retry-After says.", "5"}
+	overloaded   = &problemKind{"overloaded", 503, "There is no room for more events", "The write-ahead log is full, or its disk is: the workers are behind or away. The event was not taken. Wait as long as Retry-After says and send it again.", "1"}
+	unavailable  = &problemKind{"unavailable", 503, "A part of the server is away", "Redis, Elasticsearch or the disk does not answer. Wait as long as Retry-After says.", "5"}
 )
 
 // problemKinds lists every kind of problem the server answers with.

@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"eventspine/internal/archive"
 	"eventspine/internal/auth"
+	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
@@ -20,11 +22,15 @@ import (
 	"eventspine/internal/profile"
 	"eventspine/internal/rdb"
 	"eventspine/internal/telemetry"
+	"eventspine/internal/wal"
 	"eventspine/internal/zmq"
 )
 
-// How long a stop may take: drainTime in all, of which requests get requestDrain.
+// How long a stop may take: drainTime in all, of which requests get requestDrain and
+// acknowledgements ackDrain.
 const (
+	ackDrain     = 2 * time.Second
+	ackQueue     = 100_000 // acknowledgements that may wait; a lost one is asked for
 	drainTime    = 9500 * time.Millisecond
 	requestDrain = 5 * time.Second
 )
@@ -33,7 +39,8 @@ const (
 type Deps struct {
 	listener net.Listener
 	health   *health.Server
-	sender   *ingest.Sender
+	outbox   *ingest.Outbox
+	acks     *fanout.Subscriber
 	publish  *fanout.Publisher
 	redis    rdb.Client
 	archive  *archive.Archive
@@ -50,8 +57,8 @@ func (d *Deps) Health() string { return d.health.ZMQ() }
 // Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
 func (d *Deps) Metrics() string { return d.health.HTTP() }
 
-// Open binds the addresses and makes the clients; workers, Redis and Elasticsearch need not be
-// there yet. Errors are of kind Invalid for a wrong setting and Unavailable for an address
+// Open opens the write-ahead log, binds the addresses and makes the clients; workers, Redis and
+// Elasticsearch need not be there yet. Errors are of kind Invalid for a wrong setting and Unavailable for an address
 // that is taken.
 func Open(ctx context.Context, c Config) (*Deps, error) {
 	c.Log = logger(c)
@@ -84,11 +91,7 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	d.sender, err = ingest.NewSender(ingest.SenderOptions{
-		Endpoints: c.Workers, Source: c.InstanceID, Partitions: c.Partitions, Log: c.Log, Metrics: reg,
-		ZMQ: zmq.Options{SndHWM: c.SendQueue, SndBytes: int(c.SendBytes), Linger: drainTime, Curve: keys.Client()},
-	})
-	if err != nil {
+	if err := d.openOutbox(c, keys, reg); err != nil {
 		return err
 	}
 	if d.publish, err = fanout.NewPublisher(fanout.Options{Endpoints: c.XSub, ZMQ: zmq.Options{Curve: keys.Client()}, Log: c.Log, Metrics: reg}); err != nil {
@@ -100,7 +103,7 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 	}
 	users := profile.New(d.redis)
 	d.api = newAPI(c, parts{
-		tokens: tokens, send: d.sender, readers: users, writers: users, announce: d.publish, search: d.archive,
+		tokens: tokens, send: d.outbox, readers: users, writers: users, announce: d.publish, search: d.archive,
 		statsd: d.statsd, pages: docs, registry: reg, log: c.Log,
 	})
 	if d.health, err = health.Listen(ctx, &c.Common, keys, reg); err != nil {
@@ -110,9 +113,30 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 	return fault.E("listen on PORT", fault.Unavailable, err)
 }
 
+// openOutbox opens the way to the workers and the way their answers take.
+func (d *Deps) openOutbox(c Config, keys *keyring.Ring, reg *prometheus.Registry) (err error) {
+	minFree := int64(c.WALMinFree)
+	if minFree == 0 {
+		minFree = -1 // 0 is a default there
+	}
+	d.outbox, err = ingest.OpenOutbox(ingest.OutboxOptions{
+		Endpoints: c.Workers, Source: c.InstanceID, Partitions: c.Partitions, Keep: max(c.WALKeep, 1), Logger: c.Log, Metrics: reg,
+		Log: wal.Options{Dir: c.WALDir, Name: "api", MaxBytes: int64(c.WALSize), MinFree: minFree},
+		ZMQ: zmq.Options{SndHWM: c.SendQueue, SndBytes: int(c.SendBytes), Linger: -1, Curve: keys.Client()}, // what is unsent stays in the log
+	})
+	if err != nil {
+		return err
+	}
+	d.acks, err = fanout.NewSubscriber(fanout.SubscriberOptions{
+		Endpoints: c.XPub, Topics: []string{event.TopicAck + c.InstanceID + " ", event.TopicMark},
+		ZMQ: zmq.Options{RcvHWM: ackQueue, Curve: keys.Client()}, Log: c.Log, Metrics: reg,
+	})
+	return err
+}
+
 // Run serves until ctx ends. Then it takes no new connection, finishes the requests in hand,
-// sends what is queued to the workers and closes everything in d, within 10 s. It returns nil
-// after a clean drain, and an error that says how many messages were dropped otherwise.
+// gives the workers 2 s to acknowledge what is under way and closes everything in d, within 10 s.
+// What is not acknowledged stays in the write-ahead log and goes out after the next start.
 func Run(ctx context.Context, c Config, d *Deps) error {
 	log := logger(c)
 	srv := &http.Server{
@@ -124,7 +148,13 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSending()
 	g, inner := errgroup.WithContext(ctx)
+	var hop errgroup.Group
+	hop.Go(func() error { return d.outbox.Run(sending) })
+	hop.Go(func() error { d.listen(sending, log); return nil })
+	hop.Go(func() error { d.hurry(sending); return nil })
 	g.Go(func() error { return d.health.Run(inner, d.checks()...) })
 	g.Go(func() error {
 		if err := srv.Serve(d.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -138,11 +168,23 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
 		stop(closing, srv, log)
+		d.drain(closing, log)
+		stopSending()
+		_ = hop.Wait() // each ends with its context and has no error
 		drained = d.close(closing)
 		return nil
 	})
 	err := g.Wait()
 	return errors.Join(err, drained)
+}
+
+// drain waits a moment for the acknowledgements of what is under way.
+func (d *Deps) drain(ctx context.Context, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, ackDrain)
+	defer cancel()
+	if left := d.outbox.Drain(ctx); left > 0 {
+		log.Info("accepted events go to the workers after the next start", "events", left)
+	}
 }
 
 // stop finishes the requests in hand and cuts off those that take too long.
@@ -155,13 +197,14 @@ func stop(ctx context.Context, srv *http.Server, log *slog.Logger) {
 	}
 }
 
-// checks says what the api needs. Events are taken in, and users kept, without Elasticsearch:
-// only searching needs it, so its absence is shown and does not take the api out of service.
+// checks says what the api needs. Events are taken in without any of it: workers and proxies that
+// are away are shown and do not take the api out of service, and neither does Elasticsearch, which
+// only searching needs.
 func (d *Deps) checks() []health.Check {
 	return []health.Check{
-		{Name: "workers", Probe: func(context.Context) error {
-			if d.sender.Workers() == 0 {
-				return fault.Errorf("ready", fault.Unavailable, "no worker is connected")
+		{Name: "workers", Optional: true, Probe: func(context.Context) error {
+			if d.outbox.Workers() == 0 {
+				return fault.Errorf("ready", fault.Unavailable, "no worker is connected; accepted events wait on disk")
 			}
 			return nil
 		}},
@@ -171,17 +214,22 @@ func (d *Deps) checks() []health.Check {
 			if err := d.publish.Ready(); err != nil {
 				return fault.Errorf("ready", fault.Unavailable, "workers learn of changed users late: %w", err)
 			}
+			if err := d.acks.Ready(); err != nil {
+				return fault.Errorf("ready", fault.Unavailable, "acknowledgements do not come through: %w", err)
+			}
 			return nil
 		}},
 	}
 }
 
-// close ends the clients, the data path first: what is queued for the workers goes out for as
-// long as ctx lasts. The sockets that Run serves are closed by those who serve them.
+// close ends the clients, the data path first. The sockets that Run serves are closed by those who serve them.
 func (d *Deps) close(ctx context.Context) error {
 	var errs []error
-	if d.sender != nil {
-		errs = append(errs, d.sender.Close(ctx))
+	if d.outbox != nil {
+		errs = append(errs, d.outbox.Close(ctx))
+	}
+	if d.acks != nil {
+		_ = d.acks.Close(ctx) // what was acknowledged and not read is asked for after the next start
 	}
 	if d.publish != nil {
 		_ = d.publish.Close(ctx) // caches also forget by age

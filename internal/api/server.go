@@ -17,6 +17,7 @@ import (
 	"eventspine/internal/auth"
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
+	"eventspine/internal/ingest"
 	"eventspine/internal/telemetry"
 )
 
@@ -26,8 +27,10 @@ type (
 		Verify(token string) (auth.Identity, error)
 	}
 	sender interface {
-		// TrySend never waits; the error at i belongs to event i, nil means in the queue.
-		TrySend(events []event.Event) []error
+		// Append keeps all of the events on disk or none.
+		Append(ctx context.Context, events []event.Event) error
+		// AppendWait keeps one and tells when it is stored.
+		AppendWait(ctx context.Context, e event.Event) (*ingest.Waiting, error)
 	}
 	userReader interface {
 		Lookup(ctx context.Context, userID string) (json.RawMessage, error)
@@ -62,24 +65,26 @@ type parts struct {
 // api answers HTTP requests. Safe for concurrent use.
 type api struct {
 	parts
-	source  string // of events that name none
-	origins []string
-	metrics *metrics
-	limit   int64 // requests at the same time
-	serving atomic.Int64
-	batches chan struct{} // a token for each batch being read
-	ids     requestIDs
-	router  *chi.Mux
+	source   string // of events that name none
+	origins  []string
+	metrics  *metrics
+	limit    int64         // requests at the same time
+	patience time.Duration // of a request that waits until its event is stored
+	serving  atomic.Int64
+	batches  chan struct{} // a token for each batch being read
+	ids      requestIDs
+	router   *chi.Mux
 }
 
 func newAPI(c Config, p parts) *api {
 	a := &api{
-		parts:   p,
-		source:  c.InstanceID,
-		origins: c.Origins,
-		metrics: newMetrics(p.registry),
-		limit:   int64(c.MaxRequests),
-		batches: make(chan struct{}, c.MaxBatches),
+		parts:    p,
+		source:   c.InstanceID,
+		origins:  c.Origins,
+		metrics:  newMetrics(p.registry),
+		limit:    int64(c.MaxRequests),
+		patience: c.AckTimeout,
+		batches:  make(chan struct{}, c.MaxBatches),
 	}
 	a.ids.start()
 	a.router = a.routes()

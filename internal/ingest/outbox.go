@@ -270,6 +270,19 @@ func (b *Outbox) Mark(partition int, epoch uint64) {
 	}
 }
 
+// Hurry asks at once about all that is outstanding: answers may have been lost until now.
+func (b *Outbox) Hurry() {
+	now := time.Now()
+	b.mu.Lock()
+	for p := range b.forward.streams {
+		if s := &b.forward.streams[p]; s.outstanding() {
+			s.wait, s.due = askFirst, now
+		}
+	}
+	b.mu.Unlock()
+	b.poke()
+}
+
 func (b *Outbox) poke() {
 	select {
 	case b.wake <- struct{}{}:

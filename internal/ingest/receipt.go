@@ -20,7 +20,11 @@ type Waiting struct {
 }
 
 // End forgets the wait.
-func (w *Waiting) End() { w.own.remove(w.key) }
+func (w *Waiting) End() {
+	if w.own != nil {
+		w.own.remove(w.key)
+	}
+}
 
 type place struct {
 	partition int

@@ -72,6 +72,7 @@ func (c *Config) Servers(redisURL, esURL, secret string) {
 // Data gives every service that keeps something on disk its place below dir.
 func (c *Config) Data(dir string) {
 	c.Proxy.DataDir = dir
+	c.API.WALDir = filepath.Join(dir, "api")
 	c.Indexer.SpoolDir = filepath.Join(dir, "indexer")
 }
 
@@ -156,7 +157,7 @@ func (s *Suite) open(ctx context.Context, c Config) error {
 	s.Worker = w.Endpoint()
 	s.stages = append([]stage{{"worker", func(ctx context.Context) error { return worker.Run(ctx, c.Worker, w) }}}, last...)
 
-	c.API.Workers, c.API.XSub = []string{s.Worker}, xsub
+	c.API.Workers, c.API.XSub, c.API.XPub = []string{s.Worker}, xsub, xpub
 	a, err := api.Open(ctx, c.API)
 	if err != nil {
 		return fmt.Errorf("api: %w", err)

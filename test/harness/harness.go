@@ -215,7 +215,7 @@ func (s *System) launch(o Options) error {
 	for i, at := range s.WorkerEndpoints {
 		s.Workers = append(s.Workers, add("worker", fmt.Sprintf("worker-%d", i+1), "ZMQ_PROCESSING_BIND="+at))
 	}
-	s.API = add("api", "api-1", "API_ADDR="+strings.TrimPrefix(s.APIURL, "http://"))
+	s.API = add("api", "api-1", "API_ADDR="+strings.TrimPrefix(s.APIURL, "http://"), "API_WAL_DIR="+filepath.Join(o.Dir, "api-1"))
 	if o.Launch != nil {
 		return o.Launch(s, all)
 	}

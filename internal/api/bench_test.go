@@ -1,0 +1,153 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// poster is one keep-alive connection that speaks the least HTTP it needs.
+type poster struct {
+	conn    net.Conn
+	in      *bufio.Reader
+	request []byte
+}
+
+func dial(b *testing.B, addr, path, bearer string, body []byte) *poster {
+	b.Helper()
+	conn, err := (&net.Dialer{}).DialContext(b.Context(), "tcp", addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close() })
+	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: a\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, bearer, len(body))
+	return &poster{conn, bufio.NewReaderSize(conn, 64<<10), append(request, body...)}
+}
+
+// post sends the request once and returns the status.
+func (p *poster) post() (int, error) {
+	if _, err := p.conn.Write(p.request); err != nil {
+		return 0, err
+	}
+	line, err := p.in.ReadSlice('\n')
+	if err != nil || len(line) < 12 {
+		return 0, fmt.Errorf("%q: %w", line, err)
+	}
+	status, length := int(line[9]-'0')*100+int(line[10]-'0')*10+int(line[11]-'0'), 0
+	for {
+		if line, err = p.in.ReadSlice('\n'); err != nil {
+			return 0, err
+		}
+		if len(line) <= 2 {
+			break
+		}
+		if v, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(v))); err != nil {
+				return 0, err
+			}
+		}
+	}
+	_, err = p.in.Discard(length)
+	return status, err
+}
+
+// alone runs an api whose workers are away: all it takes waits on its disk.
+func alone(b *testing.B) (addr, bearer string) {
+	b.Helper()
+	c := anyPort(b)
+	c.WALSize = 64 << 30
+	d, err := Open(b.Context(), c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, c, d) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
+	return d.Addr(), "Bearer " + token(b, "42", "emit")
+}
+
+const posters = 64
+
+func BenchmarkDurablePosts(b *testing.B) {
+	single := []byte(`{"type":"notification.order","userId":"42","data":{"amount":12.5,"text":"` + strings.Repeat("x", 150) + `"}}`)
+	for name, c := range map[string]struct {
+		path   string
+		body   []byte
+		events int
+	}{
+		"single": {"/api/events", single, 1},
+		"100":    {"/api/events/batch", append(append([]byte("["), bytes.Repeat(append(single, ','), 99)...), append(single, ']')...), 100},
+	} {
+		b.Run("events="+name, func(b *testing.B) {
+			addr, bearer := alone(b)
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for range posters {
+				p := dial(b, addr, c.path, bearer, c.body)
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						if status, err := p.post(); err != nil || status != 202 {
+							b.Errorf("%d, %v", status, err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N*c.events)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// BenchmarkPaced posts 2,000 events a second over 64 connections and reports the delays.
+func BenchmarkPaced(b *testing.B) {
+	addr, bearer := alone(b)
+	const rate = 2000
+	var mu sync.Mutex
+	var took []time.Duration
+	var wg sync.WaitGroup
+	began := time.Now()
+	each := max(b.N/posters, 1)
+	b.ResetTimer()
+	for i := range posters {
+		p := dial(b, addr, "/api/events", bearer, []byte(`{"type":"notification.order","userId":"42","data":{"amount":12.5}}`))
+		wg.Go(func() {
+			own := make([]time.Duration, 0, each)
+			for k := range each {
+				due := began.Add(time.Duration(k*posters+i) * time.Second / rate)
+				<-time.After(time.Until(due))
+				at := time.Now()
+				if status, err := p.post(); err != nil || status != 202 {
+					b.Errorf("%d, %v", status, err)
+					return
+				}
+				own = append(own, time.Since(at))
+			}
+			mu.Lock()
+			took = append(took, own...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	slices.Sort(took)
+	at := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))].Microseconds()) / 1000 }
+	b.ReportMetric(at(.5), "p50-ms")
+	b.ReportMetric(at(.99), "p99-ms")
+}
