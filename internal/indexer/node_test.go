@@ -56,6 +56,7 @@ func newWorld(t *testing.T) *world {
 	c := DefaultConfig()
 	c.Health, c.Metrics, c.Proxies, c.ESHosts = "tcp://127.0.0.1:0", "127.0.0.1:0", []string{at}, []string{testkit.FreeAddr(t)}
 	c.Flush, c.SpoolAfter, c.RedisURL, c.SpoolDir, c.SpoolFree = 20*time.Millisecond, 100*time.Millisecond, testkit.Miniredis(t), t.TempDir(), 0
+	c.Retention = 0 // the events here are old
 	w.config = c
 	w.redis, err = rdb.Open(c.RedisURL)
 	must(t, err)
@@ -148,7 +149,7 @@ func (w *world) count() int {
 // indexed waits until the index holds every event that was stored, once.
 func (w *world) indexed(what string) {
 	w.t.Helper()
-	eventually(w.t, what, func() bool { return w.count() == w.n })
+	eventually(w.t, what, func() bool { return w.count() == w.n }, func() string { return fmt.Sprintf("%d of %d", w.count(), w.n) })
 }
 
 func (n *node) ready(t *testing.T) string {
@@ -166,7 +167,7 @@ func (n *node) isReady(t *testing.T) {
 	eventually(t, "the subscription", func() bool { return n.deps.follow.Ready() == nil })
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t *testing.T, what string, ok func() bool, say ...func() string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -174,6 +175,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
+			for _, s := range say {
+				what += ", " + s()
+			}
 			t.Fatalf("%s: not within 20 s", what)
 		}
 	}
@@ -254,7 +258,7 @@ func TestTwoIndexersSideBySide(t *testing.T) {
 	w.end(a)
 	w.store(100, true)
 	c := w.start(t.TempDir()) // a new one, with nothing but the checkpoint in Redis
-	w.mark()
+	c.isReady(t)
 	w.indexed("by the next")
 	if got := testutil.ToFloat64(c.deps.m.received); got != 100 {
 		t.Errorf("it began %v events before the end, want 100", got)

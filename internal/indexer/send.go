@@ -183,20 +183,21 @@ func (s *sender) install(ctx context.Context) error {
 }
 
 // failed notes and returns why a try failed. Elasticsearch may come back without its data, so
-// the templates are installed again. A try that was given up says nothing of Elasticsearch.
+// the templates are installed again. A try that was given up does not count as its failure.
 func (s *sender) failed(ctx context.Context, err error) error {
 	if !fault.Retryable(err) { // no answer to the whole request is about one event
 		err = fault.E("index events", fault.Unavailable, err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prepared = time.Time{}
 	if ctx.Err() != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.away == nil {
 		s.log.Warn("elasticsearch does not take events, trying on", "error", err.Error())
 	}
-	s.away, s.prepared = err, time.Time{}
+	s.away = err
 	return err
 }
 
