@@ -20,7 +20,7 @@ type Config struct {
 	Port       int      `env:"PORT" doc:"TCP port in place of the one in BRIDGE_ADDR; 0: that one"`
 	JWTSecret  string   `env:"JWT_SECRET" doc:"secret that tokens are signed with (HS256), at least 16 bytes" kind:"secret"`
 	XPub       []string `env:"ZMQ_PROXY_XPUB" doc:"endpoints that events come from, one for each proxy, comma separated" kind:"connect"`
-	RedisURL   string   `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster" kind:"secret"`
+	RedisURL   string   `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster; redis+sentinel://host,host/master asks Sentinels; options for TLS: docs/redis.md" kind:"secret"`
 	Categories []string `env:"BRIDGE_CATEGORIES" doc:"categories that go to browsers, the same as the worker's deliverable ones"`
 	Origins    []string `env:"BRIDGE_ORIGINS" doc:"origins whose web pages may connect, comma separated, or *; empty: none"`
 

@@ -166,6 +166,9 @@ func (j *Journal) settle(ctx context.Context, calls, again []*call) {
 			continue
 		}
 		outOfMemory = outOfMemory || redis.IsOOMError(c.err)
+		if wantsBoot(c.err) { // the partition is on its way to another server
+			c.err = fault.E("append", fault.Unavailable, c.err)
+		}
 		c.err = rdb.Classify("append", c.err)
 	}
 	if outOfMemory {

@@ -27,6 +27,9 @@ func Classify(op string, err error) error {
 	if known := (*fault.Error)(nil); errors.As(err, &known) {
 		return err
 	}
+	if strings.HasPrefix(err.Error(), "redis: all sentinels") { // it may hold a Nil, of a master they do not know
+		return fault.E(op, fault.Unavailable, err)
+	}
 	if errors.Is(err, redis.Nil) {
 		return fault.E(op, fault.NotFound, err)
 	}

@@ -5,7 +5,6 @@ package rdb
 import (
 	"cmp"
 	"context"
-	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -27,65 +26,45 @@ const (
 type Client = redis.UniversalClient
 
 // Open prepares a client for a URL of the form
-// redis://[user:password@]host[:port][/db][?option=value], rediss:// for TLS. Several hosts,
-// separated by commas, are the first nodes of a Redis Cluster. It does not connect, so it
-// does not fail when Redis is away; a bad URL gives an Invalid error, which never holds the
-// credentials. The client repeats no call by itself: whether a call whose answer was lost
-// may be repeated is known only to its caller.
+//
+//	redis://[user:password@]host[:port][/db][?option=value&…]
+//	redis://[user:password@]host[:port],host[:port],…              the first nodes of a Redis Cluster
+//	redis+sentinel://[user:password@]host[:port],…/master[/db]     Sentinels, and the name they give the master
+//
+// With rediss:// and rediss+sentinel:// every connection is a TLS one, where tls_ca names a file
+// of certificates to trust instead of the system's, tls_cert and tls_key name the client's own, read
+// anew for each connection, and tls_name is the name that is expected of the server. User and
+// password are the data server's; sentinel_user and sentinel_password the Sentinels'. It does not
+// connect, so it does not fail when Redis is away; a bad URL gives an Invalid error, which
+// never holds the credentials. The client repeats no call by itself: whether a call whose answer
+// was lost may be repeated is known only to its caller.
 func Open(rawURL string) (Client, error) {
-	first, hosts, err := split(rawURL)
+	u, err := split(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	opt, err := redis.ParseURL(first)
+	own, err := u.takeOptions()
 	if err != nil {
-		return nil, fault.Errorf("REDIS_URL", fault.Invalid, "%s", scrub(err.Error(), first))
+		return nil, err
+	}
+	opt, err := redis.ParseURL(u.first())
+	if err != nil {
+		return nil, fault.Errorf("REDIS_URL", fault.Invalid, "%s", scrub(err.Error(), u.first()))
 	}
 	tune(opt)
-	redis.SetLogger(&logging.VoidLogger{}) // it writes to stderr; whatever it says also comes as an error
-	if len(hosts) == 1 {
-		return redis.NewClient(opt), nil
+	if err := own.secure(opt, len(u.hosts) > 1 || u.sentinel); err != nil {
+		return nil, err
 	}
-	if opt.DB != 0 {
+	redis.SetLogger(&logging.VoidLogger{}) // it writes to stderr; whatever it says also comes as an error
+	switch {
+	case u.sentinel:
+		return redis.NewFailoverClient(failoverOptions(opt, u, own)), nil
+	case len(u.hosts) == 1:
+		return redis.NewClient(opt), nil
+	case opt.DB != 0:
 		return nil, fault.Errorf("REDIS_URL", fault.Invalid, "a Redis Cluster has only database 0, not %d", opt.DB)
 	}
-	return redis.NewClusterClient(clusterOptions(opt, hosts)), nil
-}
-
-// split returns the URL with its first host only, and all hosts with their ports.
-func split(rawURL string) (first string, hosts []string, err error) {
-	const op = "REDIS_URL"
-	scheme, rest, ok := strings.Cut(strings.TrimSpace(rawURL), "://")
-	if !ok || (scheme != "redis" && scheme != "rediss") {
-		return "", nil, fault.Errorf(op, fault.Invalid, "the URL must begin with redis:// or rediss://")
-	}
-	end := strings.IndexAny(rest, "/?")
-	if end < 0 {
-		end = len(rest)
-	}
-	authority, tail := rest[:end], rest[end:]
-	credentials := ""
-	if at := strings.LastIndex(authority, "@"); at >= 0 {
-		credentials, authority = authority[:at+1], authority[at+1:]
-	}
-	for host := range strings.SplitSeq(authority, ",") {
-		if host = strings.TrimSpace(host); host == "" {
-			return "", nil, fault.Errorf(op, fault.Invalid, "the URL has an empty host")
-		}
-		hosts = append(hosts, withPort(host))
-	}
-	first = scheme + "://" + credentials + hosts[0] + tail
-	if _, err := url.Parse(first); err != nil { // its error would show the password
-		return "", nil, fault.Errorf(op, fault.Invalid, "the URL cannot be parsed; special characters in the password must be percent-encoded")
-	}
-	return first, hosts, nil
-}
-
-func withPort(host string) string {
-	if _, _, err := net.SplitHostPort(host); err == nil {
-		return host
-	}
-	return net.JoinHostPort(strings.Trim(host, "[]"), "6379")
+	return redis.NewClusterClient(clusterOptions(opt, u.hosts)), nil
 }
 
 // scrub keeps credentials out of a message about the URL.
@@ -116,7 +95,7 @@ func tune(opt *redis.Options) {
 }
 
 func clusterOptions(opt *redis.Options, hosts []string) *redis.ClusterOptions {
-	c := &redis.ClusterOptions{
+	return &redis.ClusterOptions{
 		Addrs:                    hosts,
 		Username:                 opt.Username,
 		Password:                 opt.Password,
@@ -130,12 +109,30 @@ func clusterOptions(opt *redis.Options, hosts []string) *redis.ClusterOptions {
 		Protocol:                 2,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: opt.MaintNotificationsConfig,
+		TLSConfig:                opt.TLSConfig,
 	}
-	if opt.TLSConfig != nil {
-		c.TLSConfig = opt.TLSConfig.Clone()
-		c.TLSConfig.ServerName = "" // each node is checked by its own name
+}
+
+func failoverOptions(opt *redis.Options, u *address, own ownOptions) *redis.FailoverOptions {
+	return &redis.FailoverOptions{
+		MasterName:            u.master,
+		SentinelAddrs:         u.hosts,
+		SentinelUsername:      own.sentinelUser,
+		SentinelPassword:      own.sentinelPassword,
+		DB:                    opt.DB,
+		Username:              opt.Username,
+		Password:              opt.Password,
+		MaxRetries:            -1,
+		DialerRetries:         1,
+		DialTimeout:           opt.DialTimeout,
+		ReadTimeout:           opt.ReadTimeout,
+		WriteTimeout:          opt.WriteTimeout,
+		ContextTimeoutEnabled: true,
+		PoolSize:              opt.PoolSize,
+		Protocol:              2,
+		DisableIdentity:       true,
+		TLSConfig:             opt.TLSConfig,
 	}
-	return c
 }
 
 // Ping reports whether Redis answers now, for readiness. Errors are classified.

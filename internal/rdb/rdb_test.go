@@ -160,6 +160,7 @@ func TestClassify(t *testing.T) {
 		{context.DeadlineExceeded, fault.Unavailable},
 		{tls.AlertError(42), fault.Unavailable},
 		{errors.New("redis: cluster has no nodes"), fault.Unavailable},
+		{fmt.Errorf("redis: all sentinels specified in configuration are unreachable: %w", redis.Nil), fault.Unavailable},
 		{errors.New("something else"), fault.Internal},
 		{fault.Errorf("inner", fault.Conflict, "known already"), fault.Conflict},
 	} {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 type RedisServer struct {
 	t    testing.TB
 	addr string
+	lead []string // arguments before all others
 	args []string
 	cmd  *exec.Cmd
 	log  *bytes.Buffer
@@ -110,7 +112,7 @@ func (s *RedisServer) start() bool {
 	host, port, _ := net.SplitHostPort(s.addr)
 	s.log = &bytes.Buffer{}
 	// Not the test's context: it ends before the clean-ups, which may need the server.
-	s.cmd = exec.CommandContext(context.Background(), "redis-server", append([]string{"--bind", host, "--port", port}, s.args...)...)
+	s.cmd = exec.CommandContext(context.Background(), "redis-server", slices.Concat(s.lead, []string{"--bind", host, "--port", port}, s.args)...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)

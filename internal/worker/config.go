@@ -15,7 +15,7 @@ type Config struct {
 	Bind     string       `env:"ZMQ_PROCESSING_BIND" doc:"endpoint where producers push events (PULL)" kind:"bind"`
 	XSub     []string     `env:"ZMQ_PROXY_XSUB" doc:"endpoints that events are published to, one per proxy" kind:"connect"`
 	XPub     []string     `env:"ZMQ_PROXY_XPUB" doc:"endpoints that changes of users are heard from, one per proxy" kind:"connect"`
-	RedisURL string       `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster" kind:"secret"`
+	RedisURL string       `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster; redis+sentinel://host,host/master asks Sentinels; options for TLS: docs/redis.md" kind:"secret"`
 	RcvHWM   int          `env:"WORKER_RCVHWM" doc:"messages of one producer that may wait; more wait at the producer"`
 	RcvBytes config.Bytes `env:"WORKER_RCVBYTES" doc:"bytes of one producer that may wait; more wait at the producer"`
 
