@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -54,8 +55,8 @@ func (l *load) footprint(ctx context.Context) (*footprint, error) {
 		return nil, fmt.Errorf("redis-cli: %w", err)
 	}
 	f.add("Redis memory", number(string(out), "used_memory:"))
-	for _, x := range [...]struct{ name, dir string }{{"disk, log of the api", "api"}, {"disk, spool of the indexer", "indexer"}} {
-		size, err := diskUse(filepath.Join(l.o.dir, "data", x.dir))
+	for _, x := range [...]struct{ name, dir string }{{"disk, log of the api", "api-1"}, {"disk, spool of the indexer", "indexer-1"}} {
+		size, err := diskUse(filepath.Join(l.o.dir, x.dir))
 		if err != nil {
 			return nil, err
 		}
@@ -74,10 +75,13 @@ func number(text, name string) float64 {
 	return n
 }
 
-// diskUse is the size of all files below dir; 0 when there is none.
+// diskUse is the size of all files below dir, which must be there.
 func diskUse(dir string) (sum float64, err error) {
+	if _, err := os.Stat(dir); err != nil {
+		return 0, err
+	}
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) { // never made, or removed meanwhile
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 			return nil
 		}
 		if err != nil || d.IsDir() {
