@@ -42,6 +42,7 @@ func (p *poster) post() (int, error) {
 	if err != nil || len(line) < 12 {
 		return 0, fmt.Errorf("%q: %w", line, err)
 	}
+	chunked := false
 	status, length := int(line[9]-'0')*100+int(line[10]-'0')*10+int(line[11]-'0'), 0
 	for {
 		if line, err = p.in.ReadSlice('\n'); err != nil {
@@ -50,14 +51,34 @@ func (p *poster) post() (int, error) {
 		if len(line) <= 2 {
 			break
 		}
+		chunked = chunked || bytes.HasPrefix(line, []byte("Transfer-Encoding: chunked"))
 		if v, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(v))); err != nil {
 				return 0, err
 			}
 		}
 	}
+	if chunked {
+		return status, p.chunks()
+	}
 	_, err = p.in.Discard(length)
 	return status, err
+}
+
+func (p *poster) chunks() error {
+	for {
+		line, err := p.in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseUint(string(bytes.TrimSpace(line)), 16, 31)
+		if err != nil {
+			return err
+		}
+		if _, err := p.in.Discard(int(n) + 2); err != nil || n == 0 {
+			return err
+		}
+	}
 }
 
 // alone runs an api whose workers are away: all it takes waits on its disk.

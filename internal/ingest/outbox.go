@@ -232,13 +232,6 @@ func (b *Outbox) keep(ctx context.Context, partitions []int, records [][]byte, s
 	return err
 }
 
-// newest is the number of the newest event of the partition.
-func (b *Outbox) newest(p int) uint64 {
-	b.counts.Lock()
-	defer b.counts.Unlock()
-	return b.counts.last[p]
-}
-
 // Generation is the log's, of which Acknowledge takes acknowledgements only.
 func (b *Outbox) Generation() uint64 { return b.log.Generation() }
 

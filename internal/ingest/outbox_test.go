@@ -453,30 +453,23 @@ func TestTheLogIsTrimmedByAcknowledgement(t *testing.T) {
 			r.b.mu.Unlock()
 		}
 	}
-	for range 2 {
-		books.wipe()
-		r.post(50)
-		for deadline := time.Now().Add(10 * time.Second); books.count() < 50; pause(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d of 50 stored\n%s", books.count(), r.state())
-			}
-		}
-		for r.b.Unacknowledged() > 0 {
-			pause(time.Millisecond)
-		}
-		books.inOrder(t)
-		r.close()
-		r.open()
-		if len(r.b.forward.oldest.Last) != parts {
-			t.Fatal("no note")
-		}
-		break
-	}
+	books.wipe()
 	r.post(50)
-	for books.count() < 100 {
-		pause(time.Millisecond)
-	}
+	r.until("the new epoch has the new events", func() bool { return books.count() == 50 && r.b.Unacknowledged() == 0 })
+	r.close()
+	r.open()
+	r.post(50)
+	r.until("so it has after a restart", func() bool { return books.count() == 100 })
 	books.inOrder(t)
+}
+
+func (r *rig) until(what string, done func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); pause(time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("never: %s\n%s", what, r.state())
+		}
+	}
 }
 
 func TestReceipts(t *testing.T) {
