@@ -197,7 +197,9 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	})
 	err := g.Wait()
 	d.leave(drain, k, log)
-	return errors.Join(err, d.close(drain))
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), restTime) // drain may be over
+	defer done()
+	return errors.Join(err, d.close(closing))
 }
 
 // take follows the journal into the backlog until ctx ends, and takes what has arrived by then.
