@@ -85,7 +85,7 @@ func (p *poster) chunks() error {
 func alone(b *testing.B) (addr, bearer string) {
 	b.Helper()
 	c := anyPort(b)
-	c.WALSize = 64 << 30
+	c.WALSize, c.MaxBatches = 64<<30, posters
 	d, err := Open(b.Context(), c)
 	if err != nil {
 		b.Fatal(err)
