@@ -171,10 +171,10 @@ func (f *Follower) next(ctx context.Context) (Message, bool, error) {
 		return Message{}, false, nil
 	}
 	m, err := f.sub.Recv(f.awake)
-	if err != nil && ctx.Err() == nil && f.awake.Err() != nil {
-		return Message{}, false, nil
+	if err == nil || ctx.Err() != nil || f.awake.Err() == nil {
+		return m, err == nil, err
 	}
-	return m, err == nil, err
+	return Message{}, false, nil // there are results
 }
 
 // watch makes the context of Recv's wait, which ends with ctx, or when there are results.
