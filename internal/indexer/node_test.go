@@ -215,8 +215,9 @@ func TestNothingIsMissed(t *testing.T) {
 	w.indexed("what the wire lost")
 
 	must(t, first.Close())
+	before := testutil.ToFloat64(n.deps.m.retries) // it was started before Elasticsearch
 	w.store(50, true)
-	eventually(t, "the failure", func() bool { return testutil.ToFloat64(n.deps.m.retries) > 0 })
+	eventually(t, "the failure", func() bool { return testutil.ToFloat64(n.deps.m.retries) > before })
 	w.n = 50
 	second := w.elasticsearch(t.TempDir()) // without its data
 	defer func() { must(t, second.Close()) }()

@@ -34,6 +34,7 @@ type sender struct {
 
 	mu       sync.Mutex
 	prepared time.Time // when the templates were known to be there; zero: not known
+	failures int       // tries that failed, ever
 	away     error     // why Elasticsearch does not take events at the moment
 }
 
@@ -155,7 +156,7 @@ func (s *sender) bury(ctx context.Context, x *batch) (time.Duration, error) {
 // made without them.
 func (s *sender) prepare(ctx context.Context) error {
 	s.mu.Lock()
-	known := time.Since(s.prepared) < prepareEvery
+	known, failures := time.Since(s.prepared) < prepareEvery, s.failures
 	s.mu.Unlock()
 	if known {
 		return nil
@@ -164,7 +165,9 @@ func (s *sender) prepare(ctx context.Context) error {
 		return err
 	}
 	s.mu.Lock()
-	s.prepared = time.Now()
+	if s.failures == failures { // else it may have been another server, which is gone
+		s.prepared = time.Now()
+	}
 	s.mu.Unlock()
 	return nil
 }
@@ -191,6 +194,7 @@ func (s *sender) failed(ctx context.Context, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.prepared = time.Time{}
+	s.failures++
 	if ctx.Err() != nil {
 		return err
 	}
