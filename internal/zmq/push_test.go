@@ -227,7 +227,7 @@ func number(m Msg) int {
 }
 
 func TestKeysKeepTheirPeerAndOrder(t *testing.T) {
-	const keys, rounds = 20, 30
+	const keys, rounds = 200, 6 // so many keys that no peer goes without
 	pulls, eps := make([]*Socket, 3), make([]string, 3)
 	for i := range pulls {
 		pulls[i], eps[i] = bound(t, Pull, Options{})
