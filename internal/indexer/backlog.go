@@ -64,6 +64,7 @@ type backlog struct {
 	safe    checkpoint.Set
 	full    bool // the spool takes nothing
 	held    bool // put has waited for room since waited was asked
+	waits   bool // put waits for room
 	closed  bool
 
 	work, room, due chan struct{} // each holds one signal: for next, for put, for the mover
@@ -126,12 +127,19 @@ func (b *backlog) put(ctx context.Context, it item) error {
 			}
 			return nil
 		}
-		b.held = true
+		b.held, b.waits = true, true
 		b.mu.Unlock()
+		var err error
 		select {
 		case <-b.room:
 		case <-ctx.Done():
-			return ctx.Err()
+			err = ctx.Err()
+		}
+		b.mu.Lock()
+		b.waits = false
+		b.mu.Unlock()
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -143,7 +151,7 @@ func (b *backlog) waited() bool {
 	defer b.mu.Unlock()
 	held := b.held
 	b.held = false
-	return held || b.bytes >= b.maxBytes
+	return held || b.waits
 }
 
 // close says that nothing more will be put: what is in memory goes off at once, what is in the

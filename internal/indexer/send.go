@@ -20,6 +20,7 @@ type index interface {
 }
 
 const (
+	leastEvents  = 50               // of one request, however often it failed
 	maxInFlight  = 2                // bulk requests at once; more only make Elasticsearch push back
 	prepareEvery = 30 * time.Second // between looks whether the templates are still there
 )
@@ -35,6 +36,7 @@ type sender struct {
 	mu       sync.Mutex
 	prepared time.Time // when the templates were known to be there; zero: not known
 	failures int       // tries that failed, ever
+	most     int       // events of one request; 0: maxBatchEvents
 	away     error     // why Elasticsearch does not take events at the moment
 }
 
@@ -97,13 +99,46 @@ func (s *sender) try(ctx context.Context, x *batch) (wait time.Duration, err err
 	return 0, nil
 }
 
-// give sends the events that are left in x.
+// give sends the events that are left in x, part by part when Elasticsearch failed on more.
 func (s *sender) give(ctx context.Context, x *batch) (archive.Result, error) {
-	if len(x.items) == 0 {
-		return archive.Result{}, nil
+	for len(x.items) > 0 {
+		n := min(len(x.items), s.limit())
+		r, err := s.part(ctx, x, n)
+		s.adapt(n, err)
+		if err != nil || len(r.Retry) > 0 {
+			return r, err
+		}
 	}
-	events := make([]event.Event, len(x.items))
-	for i := range x.items {
+	return archive.Result{}, nil
+}
+
+// limit is how many events the next request may have.
+func (s *sender) limit() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.most == 0 {
+		s.most = maxBatchEvents
+	}
+	return s.most
+}
+
+// adapt halves the limit after a request of n events that failed as a whole, as it may have been
+// too much for the time a request has, and doubles it after one that did not.
+func (s *sender) adapt(n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.most = max(n/2, leastEvents)
+	case n >= s.most:
+		s.most = min(2*s.most, maxBatchEvents)
+	}
+}
+
+// part sends the first n events of x and leaves those to send again, before the others.
+func (s *sender) part(ctx context.Context, x *batch, n int) (archive.Result, error) {
+	events := make([]event.Event, n)
+	for i := range events {
 		events[i] = x.items[i].event
 	}
 	r, err := s.index.Index(ctx, events)
@@ -122,11 +157,11 @@ func (s *sender) give(ctx context.Context, x *batch) (archive.Result, error) {
 		s.log.Error("the local file of dead letters cannot be written; they are in the index alone", "error", err.Error())
 	}
 	x.letters = append(x.letters, letters...)
-	again := make([]item, len(r.Retry))
+	again := make([]item, len(r.Retry), len(r.Retry)+len(x.items)-n)
 	for i, place := range r.Retry {
 		again[i] = x.items[place]
 	}
-	x.items = again
+	x.items = append(again, x.items[n:]...)
 	return r, r.Cause
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -243,4 +244,45 @@ func TestDiskWatch(t *testing.T) {
 	if n := strings.Count(log.String(), "\n"); n != 3 {
 		t.Errorf("%d log lines, want 3:\n%s", n, log.String())
 	}
+}
+
+// tightIndex takes 130 events in the time of a request; more are a time-out.
+type tightIndex struct {
+	answers
+	got  []string
+	sent []int
+}
+
+func (x *tightIndex) Index(_ context.Context, events []event.Event) (archive.Result, error) {
+	x.sent = append(x.sent, len(events))
+	if len(events) > 130 {
+		return archive.Result{}, away
+	}
+	for i := range events {
+		x.got = append(x.got, events[i].ID)
+	}
+	return archive.Result{Indexed: len(events)}, nil
+}
+
+// TestRequestsShrinkUntilTheyGoThrough: what Elasticsearch cannot do in the time of a request goes in
+// parts, in order and each once, and the parts grow again.
+func TestRequestsShrinkUntilTheyGoThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ix := &tightIndex{}
+		s := newSender(ix, "", io.Discard)
+		x := newBatch(t, 1000)
+		want := make([]string, len(x.items))
+		for i := range x.items {
+			want[i] = x.items[i].event.ID
+		}
+		if !s.send(x, open) {
+			t.Fatal("it was not sent")
+		}
+		if !slices.Equal(ix.got, want) {
+			t.Errorf("%d events came, not the %d in order", len(ix.got), len(want))
+		}
+		if first := ix.sent[:5]; !slices.Equal(first, []int{1000, 500, 250, 125, 250}) {
+			t.Errorf("the requests had %v events", first)
+		}
+	})
 }

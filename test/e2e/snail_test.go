@@ -214,7 +214,7 @@ func TestElasticsearchMakesNoSnail(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if err := s.Indexer.Stop(15 * time.Second); err != nil { // the rest is in the journal
-			t.Errorf("the indexer did not end well: %v", err)
+			t.Errorf("the indexer did not end well: %v\n%s", err, s.Logs())
 		}
 		_ = s.Stop()
 	})
@@ -232,10 +232,9 @@ func TestElasticsearchMakesNoSnail(t *testing.T) {
 	}
 	waits := func() bool {
 		store(500)
-		return harness.OK(s.Ready["indexer-1"]+"/healthz") == nil && metric(t, s.Ready["indexer-1"], "eventspine_fanout_subscribe_queued_messages_count") >= 100 &&
-			metric(t, s.Ready["indexer-1"], "eventspine_indexer_spool_full") == 1
+		return harness.OK(s.Ready["indexer-1"]+"/healthz") == nil && metric(t, s.Ready["indexer-1"], "eventspine_indexer_spool_full") == 1
 	}
-	eventually(t, 20*time.Second, waits, func() string { return "the receive queue of the indexer does not fill" })
+	eventually(t, 20*time.Second, waits, func() string { return "the indexer's spool does not fill" })
 	end := time.After(4 * snailLimit)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -210,7 +210,8 @@ func (s *System) launch(o Options) error {
 			"ZMQ_CONTROL_BIND="+s.Control[i], "PROXY_DATA_DIR="+o.Dir,
 			"ZMQ_CLONE_SNAPSHOT_BIND="+at[0], "ZMQ_CLONE_UPDATES_BIND="+at[1], "ZMQ_CLONE_CHANGES_BIND="+at[2]))
 	}
-	s.Indexer = add("indexer", "indexer-1", "INDEXER_SPOOL_DIR="+filepath.Join(o.Dir, "indexer-1"))
+	s.Indexer = add("indexer", "indexer-1", "INDEXER_SPOOL_DIR="+filepath.Join(o.Dir, "indexer-1"),
+		"INDEXER_RETENTION=0s") // several systems share an Elasticsearch, and the events of tests are of any day
 	s.Bridge = add("bridge", "bridge-1", "BRIDGE_ADDR="+strings.TrimPrefix(s.BridgeURL, "http://"))
 	for i, at := range s.WorkerEndpoints {
 		s.Workers = append(s.Workers, add("worker", fmt.Sprintf("worker-%d", i+1), "ZMQ_PROCESSING_BIND="+at))
