@@ -4,6 +4,7 @@ import (
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/quiet"
+	"eventspine/internal/socketio/hub"
 )
 
 // recentEvents is how many positions are remembered, with the order they were delivered in, for
@@ -12,8 +13,8 @@ const recentEvents = 1 << 16
 
 // users is where events go: hub.Hub.
 type users interface {
-	ToUser(user, name string, payload []byte) int
-	ToAll(name string, payload []byte) int
+	ToUser(user, name string, payload []byte, at hub.Position) int
+	ToAll(name string, payload []byte, at hub.Position) int
 }
 
 // deliverer brings an event to the connections it is for. For one goroutine.
@@ -42,13 +43,13 @@ func (d *deliverer) deliver(it fanout.Item) {
 		return
 	}
 	d.recent.add(place{it.Partition, it.Seq})
-	n := 0
+	n, at := 0, hub.Position{Partition: it.Partition, Seq: it.Seq, Epoch: it.Epoch}
 	switch e.UserID {
 	case "": // for the index only
 	case event.Everybody:
-		n = d.users.ToAll(e.Category(), e.Raw)
+		n = d.users.ToAll(e.Category(), e.Raw, at)
 	default:
-		n = d.users.ToUser(e.UserID, e.Category(), e.Raw)
+		n = d.users.ToUser(e.UserID, e.Category(), e.Raw, at)
 	}
 	if n == 0 {
 		d.m.nobody.Inc()

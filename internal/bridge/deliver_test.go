@@ -12,6 +12,7 @@ import (
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/quiet"
+	"eventspine/internal/socketio/hub"
 )
 
 // fakeHub notes what it is given.
@@ -20,12 +21,14 @@ type fakeHub struct {
 	n   int
 }
 
-func (h *fakeHub) ToUser(user, name string, payload []byte) int {
+func (h *fakeHub) ToUser(user, name string, payload []byte, _ hub.Position) int {
 	h.got = append(h.got, user+" "+name+" "+string(payload))
 	return h.n
 }
 
-func (h *fakeHub) ToAll(name string, payload []byte) int { return h.ToUser("everybody", name, payload) }
+func (h *fakeHub) ToAll(name string, payload []byte, at hub.Position) int {
+	return h.ToUser("everybody", name, payload, at)
+}
 
 func newDeliverer(h users) *deliverer {
 	return &deliverer{users: h, recent: newRecent(10, 16), m: freshMetrics(), log: quiet.New(nil, time.Second)}
@@ -146,5 +149,5 @@ func BenchmarkDeliver(b *testing.B) {
 
 type nowhere struct{}
 
-func (*nowhere) ToUser(string, string, []byte) int { return 0 }
-func (*nowhere) ToAll(string, []byte) int          { return 0 }
+func (*nowhere) ToUser(string, string, []byte, hub.Position) int { return 0 }
+func (*nowhere) ToAll(string, []byte, hub.Position) int          { return 0 }

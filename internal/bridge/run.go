@@ -66,7 +66,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	if wrong := c.Validate(); len(wrong) > 0 {
 		return nil, fault.BadFields("open bridge", wrong...)
 	}
-	d := &Deps{hub: hub.New(c.UserConnections, c.Connections)}
+	d := &Deps{hub: hub.New(c.UserConnections, c.Connections, hub.Options{})}
 	defer func() {
 		if err != nil {
 			d.abandon()
@@ -133,7 +133,7 @@ func (d *Deps) openSockets(c Config, s *syncer, reg prometheus.Registerer) (*soc
 		return nil, err
 	}
 	return socketio.New(socketio.Options{
-		Verify: func(token string) (socketio.User, error) {
+		Verify: func(_ context.Context, token string) (socketio.User, error) {
 			who, err := verifier.Verify(token)
 			return socketio.User{ID: who.Subject, Expires: who.Expires}, err
 		},

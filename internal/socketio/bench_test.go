@@ -22,8 +22,8 @@ import (
 // event to one user, sent and received, and one event to everybody until the last has it.
 func BenchmarkClients(b *testing.B) {
 	const clients = 2000
-	h := hub.New(10, clients)
-	s, err := New(Options{Hub: h, HandshakeRate: 10_000, Verify: func(t string) (User, error) { return User{ID: t}, nil }})
+	h := hub.New(10, clients, hub.Options{})
+	s, err := New(Options{Hub: h, HandshakeRate: 10_000, Verify: func(_ context.Context, t string) (User, error) { return User{ID: t}, nil }})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func BenchmarkClients(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			due.Store(got.Load() + 1)
 			began := time.Now()
-			h.ToUser(fmt.Sprint("user-", i%clients), "notification", payload)
+			h.ToUser(fmt.Sprint("user-", i%clients), "notification", payload, hub.Position{})
 			<-wake
 			took = append(took, time.Since(began))
 		}
@@ -78,7 +78,7 @@ func BenchmarkClients(b *testing.B) {
 		for b.Loop() {
 			due.Store(got.Load() + clients)
 			began := time.Now()
-			h.ToAll("notification", payload)
+			h.ToAll("notification", payload, hub.Position{})
 			<-wake
 			took = append(took, time.Since(began))
 		}

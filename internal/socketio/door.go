@@ -121,7 +121,7 @@ func (s *Server) identify(r *http.Request) (User, error) {
 	if token == "" {
 		return User{}, fault.Errorf("", fault.Unauthorized, "the token is missing: give it as the query parameter token or as Authorization: Bearer")
 	}
-	user, err := s.opt.Verify(token)
+	user, err := s.opt.Verify(r.Context(), token)
 	switch {
 	case err != nil && fault.KindOf(err) == fault.Forbidden:
 		return User{}, err

@@ -34,8 +34,8 @@ type rig struct {
 
 func start(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
-	r := &rig{hub: hub.New(10_000, 100_000), reg: prometheus.NewRegistry()}
-	o := Options{Hub: r.hub, Origins: []string{"*"}, Registry: r.reg, Verify: func(token string) (User, error) {
+	r := &rig{hub: hub.New(10_000, 100_000, hub.Options{}), reg: prometheus.NewRegistry()}
+	o := Options{Hub: r.hub, Origins: []string{"*"}, Registry: r.reg, Verify: func(_ context.Context, token string) (User, error) {
 		if strings.HasPrefix(token, "bad") {
 			return User{}, fault.Errorf("", fault.Unauthorized, "the token is wrong")
 		}

@@ -164,6 +164,9 @@ func (c *pollConn) answer(w http.ResponseWriter, batch []hub.Message) {
 		c.end(endWrite)
 	}
 	c.out.Rest()
+	if c.out.Idle() {
+		c.drained()
+	}
 }
 
 func flushed(c *http.ResponseController) error {

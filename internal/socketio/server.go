@@ -21,33 +21,25 @@ import (
 	"eventspine/internal/socketio/wire"
 )
 
-// User is whom a token belongs to.
-type User struct {
-	ID      string
-	Expires time.Time // the connection is closed then; zero: never
-}
-
-// Synced is the answer to a client's sync: its callback is called with the events and the info.
-type Synced struct {
-	Events [][]byte // JSON, oldest first
-	Info   []byte   // a JSON object: complete, last, …
-}
-
 // Options of a Server. Verify and Hub must be set; every other zero value has a default.
 type Options struct {
 	// Verify says whose the token is. Its error is shown to the client.
-	Verify func(token string) (User, error)
+	Verify func(ctx context.Context, token string) (User, error)
 	// Sync answers the event "sync" of a client with what it missed. arg is its first argument,
 	// valid JSON or nil. It runs on the connection's reading goroutine.
 	Sync func(ctx context.Context, user string, arg json.RawMessage) Synced
-	Hub  *hub.Hub
+	// Recover says what a connecting client missed; nil: nothing. It is called once the connection
+	// is in the hub. What is live meanwhile waits until the client has what Recover returns.
+	Recover func(ctx context.Context, user string, r Recovery) Recovered
+	Hub     *hub.Hub
 
 	Origins          []string      // allowed Origin headers such as https://app.example.com; "*": any; none: only clients that are no browsers
 	PingInterval     time.Duration // how often a client pings; default 25 s
 	PingTimeout      time.Duration // a client silent for this long is closed; default 60 s
 	HandshakeTimeout time.Duration // for a polling client to come back; default 10 s
 	WriteTimeout     time.Duration // for one write to a client; default 20 s
-	SyncTimeout      time.Duration // default 10 s
+	SyncTimeout      time.Duration // also for Recover; default 10 s
+	ExpiryWarning    time.Duration // how long before the token's end the client gets "token_expiring"; default 60 s
 	QueueMessages    int           // events queued for a connection; default 1,024
 	QueueBytes       int           // bytes queued for a connection; default 1 MiB
 	HandshakeRate    int           // handshakes a second from one address, four times that in a burst; default 500
@@ -78,6 +70,7 @@ func (o *Options) defaults() {
 	set(&o.HandshakeTimeout, 10*time.Second)
 	set(&o.WriteTimeout, 20*time.Second)
 	set(&o.SyncTimeout, 10*time.Second)
+	set(&o.ExpiryWarning, time.Minute)
 	setInt(&o.QueueMessages, 1024)
 	setInt(&o.QueueBytes, 1<<20)
 	setInt(&o.HandshakeRate, 500)
@@ -254,6 +247,47 @@ func (s *Server) forget(x *session, id string, listed bool) {
 	defer s.mu.Unlock()
 	delete(s.sessions, x)
 	delete(s.polls, id)
+}
+
+// Disconnect closes the connections of the users that match, each after the event "disconnecting"
+// with the reason, a word or two from a small set. It returns how many there were and does not
+// wait for clients.
+func (s *Server) Disconnect(match func(User) bool, reason string) int {
+	n := 0
+	for _, x := range s.snapshot() {
+		if match(x.user) {
+			x.leave(reason)
+			n++
+		}
+	}
+	return n
+}
+
+// Drain refuses new clients from now on and closes the connections one after the other, spread
+// over the given time, so that their clients do not all connect elsewhere in one moment. It
+// returns when the last is told to go or when ctx ends. Close is still needed after it.
+func (s *Server) Drain(ctx context.Context, over time.Duration) {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	all := s.snapshot()
+	began := time.Now()
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for gone := 0; gone < len(all); {
+		due := len(all)
+		if passed := time.Since(began); passed < over {
+			due = int(int64(len(all)) * int64(passed) / int64(over))
+		}
+		for ; gone < due; gone++ {
+			all[gone].leave(endShutdown)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 const (

@@ -22,10 +22,10 @@ func TestEventReachesItsUserOnly(t *testing.T) {
 	r := start(t, nil)
 	ana, desk, bob := r.dial(t, "ana"), r.dial(t, "ana"), r.dial(t, "bob")
 	r.connected(t, 3)
-	if n := r.hub.ToUser("ana", "notification", []byte(`{"text":"für dich 😀"}`)); n != 2 {
+	if n := r.hub.ToUser("ana", "notification", []byte(`{"text":"für dich 😀"}`), hub.Position{}); n != 2 {
 		t.Errorf("queued for %d connections, want 2", n)
 	}
-	r.hub.ToAll("alert", []byte(`{"all":true}`))
+	r.hub.ToAll("alert", []byte(`{"all":true}`), hub.Position{})
 	want(t, ana, `notification {"text":"f\u00fcr dich \ud83d\ude00"}`, `alert {"all":true}`)
 	want(t, desk, `notification {"text":"f\u00fcr dich \ud83d\ude00"}`, `alert {"all":true}`)
 	want(t, bob, `alert {"all":true}`)
@@ -52,7 +52,7 @@ func TestManyEventsKeepTheirOrder(t *testing.T) {
 	r.connected(t, 2)
 	const n = 3000
 	for i := range n {
-		r.hub.ToUser("ana", "status", fmt.Append(nil, i))
+		r.hub.ToUser("ana", "status", fmt.Append(nil, i), hub.Position{})
 	}
 	for i := range n {
 		want(t, c, fmt.Sprint("status ", i))
@@ -73,7 +73,7 @@ func TestPollingDeliversInASCII(t *testing.T) {
 	if got := p.open(); len(got) != 2 || got[1] != "40" {
 		t.Fatalf("the handshake brought %q", got)
 	}
-	r.hub.ToUser("ana", "notification", []byte(`{"text":"für 😀"}`))
+	r.hub.ToUser("ana", "notification", []byte(`{"text":"für 😀"}`), hub.Position{})
 	got := p.packets(p.must(200, http.MethodGet, ""))
 	if len(got) != 1 || got[0] != `42["notification",{"text":"f\u00fcr \ud83d\ude00"}]` {
 		t.Errorf("got %q", got)
@@ -137,7 +137,7 @@ func TestLongReplayDoesNotPushOutTheClient(t *testing.T) {
 	if err != nil || len(events) != 1 || len(events[0]) != len(big) {
 		t.Fatalf("%d events, %v", len(events), err)
 	}
-	r.hub.ToUser("ana", "status", []byte("1"))
+	r.hub.ToUser("ana", "status", []byte("1"), hub.Position{})
 	want(t, c, "status 1")
 }
 
@@ -203,7 +203,7 @@ func TestTokenInTheHeader(t *testing.T) {
 	p := r.poller(t, "")
 	p.head.Set("Authorization", "Bearer ana")
 	p.open()
-	r.hub.ToUser("ana", "status", []byte("1"))
+	r.hub.ToUser("ana", "status", []byte("1"), hub.Position{})
 	p.must(200, http.MethodGet, "")
 	p.head.Del("Authorization")
 	p.must(401, http.MethodGet, "")
@@ -234,8 +234,57 @@ func TestConnectionEndsWithItsToken(t *testing.T) {
 	r.connected(t, 0)
 }
 
+func TestDisconnectSaysWhy(t *testing.T) {
+	r := start(t, func(o *Options) {
+		verify := o.Verify
+		o.Verify = func(ctx context.Context, token string) (User, error) {
+			u, err := verify(ctx, token)
+			u.TokenID = "t-" + u.ID
+			return u, err
+		}
+	})
+	ana, bob, p := r.dial(t, "ana"), r.dial(t, "bob"), r.poller(t, "ana")
+	p.open()
+	r.connected(t, 3)
+	if n := r.Disconnect(func(u User) bool { return u.TokenID == "t-ana" }, "token revoked"); n != 2 {
+		t.Errorf("%d connections matched, want 2", n)
+	}
+	want(t, ana, `disconnecting {"reason":"token revoked"}`)
+	if _, _, err := ana.Recv(short(t)); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("after the disconnect: %v", err)
+	}
+	if got := p.must(200, http.MethodGet, ""); got != `46:42["disconnecting",{"reason":"token revoked"}]` {
+		t.Errorf("over polling: %s", got)
+	}
+	r.connected(t, 1)
+	r.ended(t, "token revoked")
+	r.hub.ToAll("status", []byte("1"), hub.Position{})
+	want(t, bob, "status 1")
+}
+
+func TestDrainSpreadsTheEnd(t *testing.T) {
+	r := start(t, nil)
+	const n = 20
+	for range n {
+		r.dial(t, "ana")
+	}
+	r.connected(t, n)
+	began := time.Now()
+	var half time.Duration
+	done := make(chan struct{})
+	go func() { defer close(done); r.Drain(short(t), 400*time.Millisecond) }()
+	until(t, "half of them gone", func() bool { return r.hub.Len() <= n/2 })
+	half = time.Since(began)
+	<-done
+	r.connected(t, 0)
+	if half < 150*time.Millisecond {
+		t.Errorf("half of the connections were gone after %v of 400ms", half)
+	}
+	r.poller(t, "ana").must(503, http.MethodGet, "")
+}
+
 func TestConnectionsOfAUserAreCapped(t *testing.T) {
-	r := start(t, func(o *Options) { o.Hub = hub.New(2, 10) })
+	r := start(t, func(o *Options) { o.Hub = hub.New(2, 10, hub.Options{}) })
 	first, _ := r.dial(t, "ana"), r.dial(t, "ana")
 	if _, err := client.Dial(short(t), r.url, "ana", client.Options{}); fault.KindOf(err) != fault.Overloaded {
 		t.Errorf("third connection: %v", err)
@@ -294,7 +343,7 @@ func TestGuardStandsInFrontOfTheEngine(t *testing.T) {
 			return r.hub.Len() == 1 && r.total(t, "eventspine_socketio_violations_total", "") == before+1
 		})
 	}
-	r.hub.ToAll("status", []byte("1"))
+	r.hub.ToAll("status", []byte("1"), hub.Position{})
 	want(t, good, "status 1")
 }
 
@@ -392,7 +441,7 @@ func TestStalledClientHindersNobody(t *testing.T) {
 	for range n { // 160 KiB in all, more than the stalled one's buffers hold
 		pace <- struct{}{}
 		began := time.Now()
-		r.hub.ToUser("ana", "status", payload)
+		r.hub.ToUser("ana", "status", payload, hub.Position{})
 		slowest = max(slowest, time.Since(began))
 	}
 	wg.Wait()
@@ -412,7 +461,7 @@ func TestStalledPollingClientIsDropped(t *testing.T) {
 	p := r.poller(t, "ana")
 	p.open()
 	for range 11 {
-		r.hub.ToUser("ana", "status", []byte("1"))
+		r.hub.ToUser("ana", "status", []byte("1"), hub.Position{})
 	}
 	r.ended(t, endSlow)
 	if lost := r.total(t, "eventspine_socketio_unsent_events_total", ""); lost != 10 {
@@ -468,7 +517,7 @@ func TestSilentClientIsClosed(t *testing.T) {
 	until(t, "both silent ones closed", func() bool {
 		return r.total(t, "eventspine_socketio_ended_connections_total", endPing) == 2
 	})
-	r.hub.ToAll("status", []byte("1"))
+	r.hub.ToAll("status", []byte("1"), hub.Position{})
 	want(t, alive, "status 1")
 }
 
@@ -496,7 +545,7 @@ func TestClientThatVanishesInAPollLosesNothing(t *testing.T) {
 		t.Error("the poll was answered")
 	}
 	until(t, "the server noticed", func() bool { return !c.getting.Load() })
-	r.hub.ToUser("ana", "status", []byte("1"))
+	r.hub.ToUser("ana", "status", []byte("1"), hub.Position{})
 	if got := p.must(200, http.MethodGet, ""); got != `14:42["status",1]` {
 		t.Errorf("got %q", got)
 	}
@@ -540,7 +589,7 @@ func TestCloseLetsQueuesDrain(t *testing.T) {
 	c := r.dial(t, "ana")
 	r.connected(t, 1)
 	for i := range 500 {
-		r.hub.ToUser("ana", "status", fmt.Append(nil, i))
+		r.hub.ToUser("ana", "status", fmt.Append(nil, i), hub.Position{})
 	}
 	r.Close(short(t))
 	for i := range 500 {
@@ -554,9 +603,9 @@ func TestCloseLetsQueuesDrain(t *testing.T) {
 func TestOptionsAreChecked(t *testing.T) {
 	for name, o := range map[string]Options{
 		"nothing":    {},
-		"no hub":     {Verify: func(string) (User, error) { return User{}, nil }},
-		"ping":       {Hub: hub.New(1, 1), Verify: func(string) (User, error) { return User{}, nil }, PingInterval: time.Second, PingTimeout: time.Second},
-		"no verify ": {Hub: hub.New(1, 1)},
+		"no hub":     {Verify: func(context.Context, string) (User, error) { return User{}, nil }},
+		"ping":       {Hub: hub.New(1, 1, hub.Options{}), Verify: func(context.Context, string) (User, error) { return User{}, nil }, PingInterval: time.Second, PingTimeout: time.Second},
+		"no verify ": {Hub: hub.New(1, 1, hub.Options{})},
 	} {
 		if _, err := New(o); fault.KindOf(err) != fault.Invalid || err == nil {
 			t.Errorf("%s: %v", name, err)
@@ -565,7 +614,7 @@ func TestOptionsAreChecked(t *testing.T) {
 }
 
 func TestPacketIsASCIIOnTheWire(t *testing.T) {
-	m := encode(hub.NewPacket("stätus", []byte(`{"text":"grüß 😀"}`)))
+	m := encode(hub.NewPacket("stätus", []byte(`{"text":"grüß 😀"}`), hub.Position{}))
 	if want := `42["st\u00e4tus",{"text":"gr\u00fc\u00df \ud83d\ude00"}]`; string(m.Text) != want || !m.Event || m.Frame == nil {
 		t.Errorf("encoded as %s, want %s", m.Text, want)
 	}

@@ -31,6 +31,9 @@ const (
 	endShutdown  = "shutdown"
 )
 
+// leaveWithin is how long a client that has to go may take to read why.
+const leaveWithin = time.Second
+
 // session is one client: a Conn toward the Hub, and toward the engine the part of a transport
 // connection that websocket and polling share. What the engine writes goes through the same
 // queue as events, so that no goroutine of the engine ever waits for a client.
@@ -54,6 +57,7 @@ type session struct {
 	id       string
 	listed   bool // the hub knows it
 	reason   string
+	leaving  string    // why it ends as soon as the queue is empty
 	deadline time.Time // of the next packet from the client
 	expiry   *time.Timer
 	inbound  hub.Bucket
@@ -108,6 +112,42 @@ func (s *session) end(reason string) {
 	s.srv.log.Debug("connection ended", "user", s.user.ID, "remote", s.remote, "transport", s.transport, "reason", reason)
 }
 
+// leave tells the client why it has to go, and ends the session once that is sent, at the latest
+// after leaveWithin.
+func (s *session) leave(reason string) {
+	s.mu.Lock()
+	if s.leaving != "" || s.reason != "" {
+		s.mu.Unlock()
+		return
+	}
+	s.leaving = reason
+	s.expiry = restart(s.expiry, leaveWithin, func() { s.end(reason) })
+	s.mu.Unlock()
+	s.send(encode(hub.NewPacket("disconnecting", appendReason(reason), hub.Position{})))
+}
+
+// restart is a timer in place of t.
+func restart(t *time.Timer, after time.Duration, fn func()) *time.Timer {
+	if t != nil {
+		t.Stop()
+	}
+	return time.AfterFunc(after, fn)
+}
+
+func appendReason(reason string) []byte {
+	return append(wire.AppendString([]byte(`{"reason":"`), reason), `"}`...)
+}
+
+// drained is called by a writer that has sent everything.
+func (s *session) drained() {
+	s.mu.Lock()
+	reason := s.leaving
+	s.mu.Unlock()
+	if reason != "" {
+		s.end(reason)
+	}
+}
+
 func (s *session) ended() bool {
 	select {
 	case <-s.done:
@@ -148,7 +188,7 @@ func (s *session) connected(id string) {
 	if s.reason == "" {
 		s.listed = true
 		s.srv.remember(s, id)
-		if left := time.Until(s.user.Expires); !s.user.Expires.IsZero() {
+		if left := time.Until(s.user.Expires); !s.user.Expires.IsZero() && s.leaving == "" {
 			s.expiry = time.AfterFunc(left, func() { s.end(endExpired) })
 		}
 	}

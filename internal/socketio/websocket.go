@@ -133,6 +133,7 @@ func (c *wsConn) write() {
 	for {
 		batch = c.out.Take(batch[:0], writeBatch)
 		if len(batch) == 0 {
+			c.drained()
 			return
 		}
 		for _, m := range batch {

@@ -54,10 +54,10 @@ type server struct {
 
 func serve(t *testing.T, addr string) *server {
 	t.Helper()
-	s := &server{hub: hub.New(100, 1000)}
+	s := &server{hub: hub.New(100, 1000, hub.Options{})}
 	var err error
 	s.sio, err = socketio.New(socketio.Options{Hub: s.hub, Origins: []string{"*"},
-		Verify: func(token string) (socketio.User, error) {
+		Verify: func(_ context.Context, token string) (socketio.User, error) {
 			if token == "bad" {
 				return socketio.User{}, fault.Errorf("", fault.Unauthorized, "the token is wrong")
 			}
@@ -185,12 +185,12 @@ func TestClients(t *testing.T) {
 		}
 
 		payload := `{"text":"für dich: 你好 😀 \u2028 end","n":[1,2.5,null]}`
-		s.hub.ToUser("ana", "notification", []byte(payload))
+		s.hub.ToUser("ana", "notification", []byte(payload), hub.Position{})
 		if got := b.await("event"); got.Name != "notification" || !equal(t, got.Payload, payload) {
 			t.Errorf("received %s %s", got.Name, got.Payload)
 		}
-		s.hub.ToUser("bob", "status", []byte(`"not for you"`))
-		s.hub.ToAll("alert", []byte(`"for all"`))
+		s.hub.ToUser("bob", "status", []byte(`"not for you"`), hub.Position{})
+		s.hub.ToAll("alert", []byte(`"for all"`), hub.Position{})
 		if got := b.await("event"); got.Name != "alert" || string(got.Payload) != `"for all"` {
 			t.Errorf("received %s %s", got.Name, got.Payload)
 		}
@@ -209,7 +209,7 @@ func TestClients(t *testing.T) {
 
 		const many = 2000 // within the queue's bounds when it goes in parts
 		for i := range many {
-			s.hub.ToUser("ana", "status", []byte(`{"n":`+strings.Repeat("1", 1+i%9)+`}`))
+			s.hub.ToUser("ana", "status", []byte(`{"n":`+strings.Repeat("1", 1+i%9)+`}`), hub.Position{})
 			if i%500 == 499 {
 				for range 500 {
 					b.await("event")
@@ -247,7 +247,7 @@ func TestClientsReconnect(t *testing.T) {
 		b.await("disconnect")
 		again := serve(t, s.addr)
 		b.await("reconnect")
-		again.hub.ToUser("ana", "status", []byte(`1`))
+		again.hub.ToUser("ana", "status", []byte(`1`), hub.Position{})
 		if got := b.await("event"); string(got.Payload) != "1" {
 			t.Errorf("received %s", got.Payload)
 		}

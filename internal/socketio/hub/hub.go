@@ -4,6 +4,8 @@ package hub
 
 import (
 	"hash/maphash"
+	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,6 +25,14 @@ type Conn interface {
 	Close(reason string)
 }
 
+// Options of a hub; the zero value works.
+type Options struct {
+	// Watch is told when a user's first connection is added and when the last is removed: in that
+	// order, and never twice at the same time for one user. A part of the hub is locked meanwhile, so
+	// it must not wait and must not call the hub.
+	Watch func(user string, online bool)
+}
+
 const hubShards = 64
 
 // Hub knows which connections a user has. Safe for concurrent use; no lock is held while a
@@ -30,7 +40,8 @@ const hubShards = 64
 type Hub struct {
 	perUser, total int
 	seed           maphash.Seed
-	count          atomic.Int64 // reserved connections
+	watch          func(user string, online bool) // or nil
+	count          atomic.Int64                   // reserved connections
 	shards         [hubShards]hubShard
 }
 
@@ -41,8 +52,8 @@ type hubShard struct {
 }
 
 // New makes a hub that admits perUser connections of one user and total in all.
-func New(perUser, total int) *Hub {
-	h := &Hub{perUser: perUser, total: total, seed: maphash.MakeSeed()}
+func New(perUser, total int, o Options) *Hub {
+	h := &Hub{perUser: perUser, total: total, seed: maphash.MakeSeed(), watch: o.Watch}
 	for i := range h.shards {
 		h.shards[i].conns, h.shards[i].reserved = map[string][]Conn{}, map[string]int{}
 	}
@@ -87,6 +98,9 @@ func (h *Hub) Add(c Conn) {
 	defer s.mu.Unlock()
 	old := s.conns[c.User()]
 	s.conns[c.User()] = append(old[:len(old):len(old)], c)
+	if len(old) == 0 && h.watch != nil {
+		h.watch(c.User(), true)
+	}
 }
 
 // Remove forgets the connection. It may be called for one that was never added.
@@ -100,6 +114,9 @@ func (h *Hub) Remove(c Conn) {
 	case i < 0:
 	case len(old) == 1:
 		delete(s.conns, c.User())
+		if h.watch != nil {
+			h.watch(c.User(), false)
+		}
 	default:
 		s.conns[c.User()] = slices.Concat(old[:i], old[i+1:])
 	}
@@ -107,7 +124,7 @@ func (h *Hub) Remove(c Conn) {
 
 // ToUser queues the event for every connection of the user and returns for how many. payload is
 // JSON and must not be changed afterwards. Calls from one goroutine reach a connection in order.
-func (h *Hub) ToUser(user, name string, payload []byte) int {
+func (h *Hub) ToUser(user, name string, payload []byte, at Position) int {
 	s := h.shard(user)
 	s.mu.RLock()
 	conns := s.conns[user]
@@ -115,12 +132,12 @@ func (h *Hub) ToUser(user, name string, payload []byte) int {
 	if len(conns) == 0 {
 		return 0
 	}
-	return emit(conns, NewPacket(name, payload))
+	return emit(conns, NewPacket(name, payload, at))
 }
 
 // ToAll is ToUser for everybody.
-func (h *Hub) ToAll(name string, payload []byte) int {
-	p, n := NewPacket(name, payload), 0
+func (h *Hub) ToAll(name string, payload []byte, at Position) int {
+	p, n := NewPacket(name, payload, at), 0
 	var all [][]Conn
 	for i := range h.shards {
 		s := &h.shards[i]
@@ -145,6 +162,32 @@ func emit(conns []Conn, p *Packet) int {
 		}
 	}
 	return n
+}
+
+// Users iterates over the users that have a connection. Who comes or goes meanwhile may be in it
+// or not; nothing is locked while the loop's body runs.
+func (h *Hub) Users() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range h.shards {
+			s := &h.shards[i]
+			s.mu.RLock()
+			users := slices.Collect(maps.Keys(s.conns))
+			s.mu.RUnlock()
+			for _, user := range users {
+				if !yield(user) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Connections is how many connections the user has.
+func (h *Hub) Connections(user string) int {
+	s := h.shard(user)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.conns[user])
 }
 
 // Len is the number of connections that get events.

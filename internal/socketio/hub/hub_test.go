@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -84,7 +85,7 @@ func (c *fakeConn) Emit(p *Packet) bool {
 }
 
 func TestPacketIsEncodedOnce(t *testing.T) {
-	p, calls := NewPacket("status", []byte("1")), 0
+	p, calls := NewPacket("status", []byte("1"), Position{}), 0
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -101,20 +102,20 @@ func TestPacketIsEncodedOnce(t *testing.T) {
 }
 
 func TestHubSendsToTheRightConnections(t *testing.T) {
-	h := New(10, 100)
+	h := New(10, 100, Options{})
 	phone, desk, bob := &fakeConn{user: "ana"}, &fakeConn{user: "ana"}, &fakeConn{user: "bob"}
 	for _, c := range []*fakeConn{phone, desk, bob} {
 		h.Add(c)
 	}
-	if n := h.ToUser("ana", "a", []byte("1")); n != 2 {
+	if n := h.ToUser("ana", "a", []byte("1"), Position{}); n != 2 {
 		t.Errorf("ToUser reached %d", n)
 	}
-	if n := h.ToUser("nobody", "a", []byte("1")); n != 0 {
+	if n := h.ToUser("nobody", "a", []byte("1"), Position{}); n != 0 {
 		t.Errorf("ToUser reached %d", n)
 	}
 	h.Remove(phone)
 	h.Remove(phone)
-	if n := h.ToAll("b", []byte("2")); n != 2 || h.Len() != 2 {
+	if n := h.ToAll("b", []byte("2"), Position{}); n != 2 || h.Len() != 2 {
 		t.Errorf("ToAll reached %d of %d", n, h.Len())
 	}
 	if fmt.Sprint(phone.got, desk.got, bob.got) != "[a1] [a1 b2] [b2]" {
@@ -128,15 +129,15 @@ func TestHubSendsToTheRightConnections(t *testing.T) {
 }
 
 func TestHubUnderChange(t *testing.T) {
-	h := New(1000, 10_000)
+	h := New(1000, 10_000, Options{})
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
 			for j := range 200 {
 				c := &fakeConn{user: fmt.Sprint("u", (i+j)%5)}
 				h.Add(c)
-				h.ToUser(c.user, "n", nil)
-				h.ToAll("n", nil)
+				h.ToUser(c.user, "n", nil, Position{})
+				h.ToAll("n", nil, Position{})
 				h.Remove(c)
 				c.mu.Lock()
 				if len(c.got) < 2 {
@@ -153,7 +154,7 @@ func TestHubUnderChange(t *testing.T) {
 }
 
 func TestHubCapsConnections(t *testing.T) {
-	h := New(2, 3)
+	h := New(2, 3, Options{})
 	release, err := h.Reserve("ana")
 	if err != nil {
 		t.Fatal(err)
@@ -241,5 +242,25 @@ func TestAddressKey(t *testing.T) {
 		if got := AddressKey(in); got != want {
 			t.Errorf("AddressKey(%q) = %q, want %q", in, got, want)
 		}
+	}
+}
+
+func TestHubWatchesUsersComeAndGo(t *testing.T) {
+	var got []string
+	h := New(10, 100, Options{Watch: func(user string, online bool) { got = append(got, fmt.Sprint(user, " ", online)) }})
+	phone, desk, bob := &fakeConn{user: "ana"}, &fakeConn{user: "ana"}, &fakeConn{user: "bob"}
+	h.Add(phone)
+	h.Add(desk)
+	h.Add(bob)
+	if users := slices.Sorted(h.Users()); fmt.Sprint(users) != "[ana bob]" || h.Connections("ana") != 2 || h.Connections("eve") != 0 {
+		t.Errorf("users %v, %d connections of ana", users, h.Connections("ana"))
+	}
+	h.Remove(phone)
+	h.Remove(bob)
+	h.Remove(bob)
+	h.Remove(desk)
+	h.Add(desk)
+	if want := "[ana true bob true bob false ana false ana true]"; fmt.Sprint(got) != want {
+		t.Errorf("watched %v, want %s", got, want)
 	}
 }
