@@ -34,4 +34,5 @@ type Recovered struct {
 	Events []hub.Event              // oldest first, sent as ordinary events
 	Skip   func(p *hub.Packet) bool // live packets that came meanwhile and that the client has by Events already; nil: none
 	Info   []byte                   // a JSON object, sent as the event "synced" after Events; nil: no such event
+	At     hub.Position             // of "synced": its offset, as with every event
 }

@@ -1,6 +1,9 @@
 package hub
 
-import "sync"
+import (
+	"strconv"
+	"sync"
+)
 
 // Protocol is one that connections speak.
 type Protocol uint8
@@ -16,6 +19,28 @@ const (
 type Position struct {
 	Partition  int
 	Seq, Epoch uint64
+	// How far a client has come with this event: in its user's events and in those for everybody.
+	// 0: not known.
+	User, All uint64
+}
+
+// AppendOffset writes what a client passes back to go on after this event: "user.all", where a
+// number that is not known is left out, or Seq alone. It writes nothing when there is no Seq.
+func (p Position) AppendOffset(dst []byte) []byte {
+	if p.Seq == 0 {
+		return dst
+	}
+	if p.User == 0 && p.All == 0 {
+		return strconv.AppendUint(dst, p.Seq, 10)
+	}
+	if p.User != 0 {
+		dst = strconv.AppendUint(dst, p.User, 10)
+	}
+	dst = append(dst, '.')
+	if p.All != 0 {
+		dst = strconv.AppendUint(dst, p.All, 10)
+	}
+	return dst
 }
 
 // Event is a packet that is for one connection only: one that was missed, say.
