@@ -90,7 +90,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 func TestReadPageRefusesOddAnswers(t *testing.T) {
-	for _, got := range [][]any{nil, {int64(1)}, {int64(1), int64(1), int64(0), "7"}, {int64(1), int64(1), int64(0), "7", "1,1,1", 5}} {
+	for _, got := range [][]any{nil, {int64(1)}, {int64(1), int64(1), int64(0)}, {int64(1), int64(1), int64(0), int64(7), "7"}, {int64(1), int64(1), int64(0), int64(7), "7", "1,1,1", 5}} {
 		if _, err := readPage(0, 0, got); fault.KindOf(err) != fault.Corrupt {
 			t.Errorf("readPage(%v) gives error %v, want kind corrupt", got, err)
 		}

@@ -26,6 +26,7 @@ type Page struct {
 	More     bool     // a limit was reached; there are further events after Last
 	Complete bool     // no event after `after` is missing, counting those that More announces
 	Epoch    uint64   // the epoch of the user's partition now; 0 when it never had one
+	Head     uint64   // the newest number of that partition, of whatever event, when the page was read
 }
 
 // Replay gives the deliverable events of a user (event.Everybody: the broadcasts) with a seq
@@ -58,14 +59,16 @@ func (j *Journal) Replay(ctx context.Context, userID string, after uint64, limit
 
 func readPage(p int, after uint64, got []any) (Page, error) {
 	const op = "replay"
-	if len(got) < 3 || len(got)%3 != 0 {
+	const fixed = 4 // values before those of the events
+	if len(got) < fixed || (len(got)-fixed)%3 != 0 {
 		return Page{}, fault.Errorf(op, fault.Corrupt, "the script answered %d values", len(got))
 	}
 	epoch, _ := got[0].(int64)
 	complete, _ := got[1].(int64)
 	more, _ := got[2].(int64)
-	page := Page{Last: after, More: more == 1, Complete: complete == 1, Epoch: uint64(epoch)}
-	for i := 3; i < len(got); i += 3 {
+	head, _ := got[3].(int64)
+	page := Page{Last: after, More: more == 1, Complete: complete == 1, Epoch: uint64(epoch), Head: uint64(head)}
+	for i := fixed; i < len(got); i += 3 {
 		seq, _ := got[i].(string)
 		numbers, _ := got[i+1].(string)
 		body, _ := got[i+2].(string)

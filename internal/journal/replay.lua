@@ -2,7 +2,7 @@
 --
 -- KEYS  1 head, 2 journal, 3 times, 4 replay set
 -- ARGV  1 after, 2 limit, 3 replay window in ms, 4 replay max, 5 bytes to stop at
--- Returns epoch, complete, more, then seq, numbers and body of each event.
+-- Returns epoch, complete, more and the newest number, then seq, numbers and body of each event.
 local call, fmt = redis.call, string.format
 local after, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 local state = call('HMGET', KEYS[1], 'epoch', 'seq', 'last')
@@ -21,7 +21,7 @@ floor = math.max(floor, tonumber(extra or 0))
 
 local from = math.max(after, floor)
 local found = call('ZRANGEBYSCORE', KEYS[4], '(' .. fmt('%d', from), '+inf', 'LIMIT', 0, limit + 1)
-local out, more, bytes, lost = { epoch, 0, 0 }, 0, 0, false
+local out, more, bytes, lost = { epoch, 0, 0, seq }, 0, 0, false
 for i = 1, #found do
   if i > limit or bytes >= tonumber(ARGV[5]) then more = 1; break end
   local entry = call('XRANGE', KEYS[2], found[i], found[i])[1]
@@ -46,9 +46,9 @@ if after > 0 and epoch > 0 and after >= epoch and after <= seq then
     complete = true
   elseif #found == 0 then
     complete = after >= floor
-  elseif #out > 3 then
-    local back = tonumber(string.match(out[5], '^%d+'))
-    local before = tonumber(out[4]) - back
+  elseif #out > 4 then
+    local back = tonumber(string.match(out[6], '^%d+'))
+    local before = tonumber(out[5]) - back
     if back == 0 then complete = after >= floor else complete = before <= after end
   end
 end

@@ -30,7 +30,7 @@ func TestReplayGivesAUserTheirOwnDeliverableEvents(t *testing.T) {
 			entry("a3", "ana", true), entry("all", event.Everybody, true), entry("none", "", true), entry("a4", "ana", true))
 		page := replay(t, j, "ana", 0, 0)
 		wantIDs(t, page.Events, "a1", "a3", "a4")
-		if !page.Complete || page.More || page.Last != out[6].Seq || page.Epoch != out[6].Epoch {
+		if !page.Complete || page.More || page.Last != out[6].Seq || page.Epoch != out[6].Epoch || page.Head != out[6].Seq {
 			t.Errorf("the page says %+v", page)
 		}
 		if !bytes.Equal(page.Events[1], out[3].Raw) {
@@ -41,6 +41,12 @@ func TestReplayGivesAUserTheirOwnDeliverableEvents(t *testing.T) {
 		none := replay(t, j, "ana", out[6].Seq, 0)
 		if len(none.Events) != 0 || !none.Complete || none.Last != out[6].Seq {
 			t.Errorf("after the last event the page says %+v", none)
+		}
+		if page := replay(t, j, "ana", 0, 1); page.Last != out[0].Seq || page.Head != out[6].Seq {
+			t.Errorf("the first of several pages says %+v", page)
+		}
+		if page := replay(t, j, "ana", out[6].Seq+1000, 0); page.Complete || page.Head != out[6].Seq {
+			t.Errorf("after a number that is yet to come the page says %+v", page)
 		}
 		if nobody := replay(t, j, "eve", 0, 0); len(nobody.Events) != 0 || !nobody.Complete {
 			t.Errorf("for a user without events the page says %+v", nobody)
