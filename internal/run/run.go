@@ -36,14 +36,15 @@ type Service[C any, D any] struct {
 }
 
 // Main runs the service until SIGTERM or SIGINT and ends the process. The first signal asks
-// for a clean drain, a second one ends at once. cfg must be addressable as a config.Service.
+// for a clean drain, a second one ends at once. *C must be a config.Service. With the argument
+// healthcheck it asks the running service whether it is ready instead, with version it says which it is.
 func Main[C any, D any, P interface {
 	*C
 	config.Service
 }](s Service[C, D]) {
 	Collector(os.Environ())
 	ctx, stop := Signals(context.Background())
-	code := Exec[C, D, P](ctx, s, os.Environ(), os.Stdout, os.Stderr)
+	code := command[C, D, P](ctx, s, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
@@ -55,10 +56,7 @@ func Exec[C any, D any, P interface {
 }](ctx context.Context, s Service[C, D], environ []string, stdout, stderr io.Writer) int {
 	cfg := P(&s.Config)
 	if err := config.Load(cfg, environ, s.Prefix); err != nil {
-		for _, f := range fault.FieldsOf(err) {
-			_, _ = fmt.Fprintf(stderr, "eventspine %s: %s %s\n", s.Name, f.Name, f.Reason)
-		}
-		return ExitUsage
+		return refuse(stderr, s.Name, err)
 	}
 	base := cfg.Base()
 	base.Service = s.Name
@@ -69,15 +67,29 @@ func Exec[C any, D any, P interface {
 		return ExitUsage
 	}
 	if err == nil {
-		base.Log.Info("started")
+		base.Log.Info("started", "version", version)
+		m := managerOf(environ, base.Log)
+		ended := m.began(ctx, deps)
 		err = s.Run(ctx, s.Config, deps)
+		ended()
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
-		base.Log.Error("failed", "error", err, "kind", fault.KindOf(err))
-		return Code(err)
+		base.Log.Error("failed", "error", explained(err), "kind", fault.KindOf(err))
+		return ExitFailure
 	}
 	base.Log.Info("stopped")
 	return ExitOK
+}
+
+// explained adds to what the kernel says of an address what that means.
+func explained(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w (it is no address of this machine; `ip address` lists those that are)", err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w (another process listens there; `ss -ltnp` says which)", err)
+	}
+	return err
 }
 
 // gcPercent is how much a process may allocate between two garbage collections, in percent of

@@ -21,6 +21,7 @@ import (
 
 	"eventspine/internal/fault"
 	"eventspine/internal/mdp"
+	"eventspine/internal/run"
 	"eventspine/internal/zmq"
 )
 
@@ -109,8 +110,11 @@ func refusal(err error) zmq.Msg {
 	return zmq.Msg{b}
 }
 
-// version is the program's, or the revision it was built from.
+// version is the program's release, or the revision it was built from.
 func version() string {
+	if v := run.Version(); v != run.Unreleased {
+		return v
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -154,7 +154,7 @@ func TestWrongNames(t *testing.T) {
 }
 
 // run starts what a test needs and gives a function that ends it.
-func run(t *testing.T, fn func(context.Context) error) (stop func()) {
+func runUntilEnd(t *testing.T, fn func(context.Context) error) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -175,7 +175,7 @@ func broker(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, b.Run)
+	runUntilEnd(t, b.Run)
 	return b.Endpoint()
 }
 
@@ -185,7 +185,7 @@ func report(t *testing.T, service, instance string, figures prometheus.Gatherer,
 	if err != nil {
 		t.Fatal(err)
 	}
-	return run(t, r.Run)
+	return runUntilEnd(t, r.Run)
 }
 
 func options(at ...string) mdp.ClientOptions {
@@ -260,7 +260,7 @@ func TestTheSilentAndTheConfused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		run(t, w.Run)
+		runUntilEnd(t, w.Run)
 	}
 	o := mdp.ClientOptions{Endpoints: []string{at}, Timeout: 300 * time.Millisecond, Retries: -1}
 	var reports []Report
