@@ -47,6 +47,7 @@ type Server struct {
 	web    net.Listener
 	reg    *prometheus.Registry
 	status *status.Reporter // nil: no control plane to register with
+	self   *self
 }
 
 // Listen binds the health socket and the metrics address of c, so that both are known before
@@ -54,7 +55,7 @@ type Server struct {
 // address is taken, Invalid when it makes no sense.
 func Listen(ctx context.Context, c *config.Common, keys *keyring.Ring, reg *prometheus.Registry) (*Server, error) {
 	const op = "listen for health checks"
-	s := &Server{common: c, reg: reg}
+	s := &Server{common: c, reg: reg, self: newSelf(keys)}
 	if c.Service != "" && len(c.Control) > 0 {
 		var err error
 		s.status, err = status.New(status.Options{Service: c.Service, Instance: c.InstanceID, Brokers: c.Control, Figures: reg, Log: c.Log, Curve: keys.Client()})
@@ -69,6 +70,7 @@ func Listen(ctx context.Context, c *config.Common, keys *keyring.Ring, reg *prom
 			return nil, errors.Join(fault.E(op+" on ZMQ_HEALTH", fault.KindOf(err), err), s.Close())
 		}
 		s.ping = at
+		keys.Own(at)
 	}
 	if c.Metrics != "" {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Metrics)
@@ -103,12 +105,15 @@ func (s *Server) Run(ctx context.Context, checks ...Check) error {
 	if s.status != nil {
 		g.Go(func() error { return s.status.Run(ctx) })
 	}
-	return g.Wait()
+	err := g.Wait()
+	s.self.close()
+	return err
 }
 
 // Close releases the sockets of a Server that Run never served.
 func (s *Server) Close() error {
 	var errs []error
+	s.self.close()
 	if s.rep != nil {
 		errs = append(errs, s.rep.Close(context.Background()))
 	}

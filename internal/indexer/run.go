@@ -56,6 +56,9 @@ func (d *Deps) Health() string { return d.health.ZMQ() }
 // Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
 func (d *Deps) Metrics() string { return d.health.HTTP() }
 
+// Alive reports whether the service answers over its own health sockets.
+func (d *Deps) Alive(ctx context.Context) error { return d.health.Alive(ctx) }
+
 // Open makes the clients, opens the spool and binds the health sockets. Neither Elasticsearch nor
 // Redis nor a proxy has to be there. Errors are of kind Invalid for a wrong setting and for a spool
 // or checkpoint that is another process's, another version's or damaged, and Unavailable for an

@@ -54,6 +54,9 @@ func (d *Deps) Health() string { return d.health.ZMQ() }
 // Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
 func (d *Deps) Metrics() string { return d.health.HTTP() }
 
+// Alive reports whether the service answers over its own health sockets.
+func (d *Deps) Alive(ctx context.Context) error { return d.health.Alive(ctx) }
+
 // Open binds the sockets. Errors are of kind Invalid for a wrong setting and Unavailable for an
 // address that is taken.
 func Open(ctx context.Context, c Config) (*Deps, error) {

@@ -65,6 +65,9 @@ func (d *Deps) Health() string { return d.health.ZMQ() }
 // Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
 func (d *Deps) Metrics() string { return d.health.HTTP() }
 
+// Alive reports whether the service answers over its own health sockets.
+func (d *Deps) Alive(ctx context.Context) error { return d.health.Alive(ctx) }
+
 // Open reads the rules, binds the sockets and makes the clients. Redis and the proxies need
 // not be there. Errors are of kind Invalid for a wrong setting or rule, Unavailable for an
 // address that is taken.
