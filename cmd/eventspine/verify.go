@@ -62,7 +62,7 @@ func (v *verifyCall) run(ctx context.Context, out io.Writer) error {
 	}
 	began := time.Now()
 	verifier := maintain.Verifier{Journal: journal.New(client, journal.Options{Partitions: n}), Archive: a, Partitions: n,
-		Checkpoint: checkpoint.New(client, v.stores.c.Checkpoint), Retention: v.stores.c.Retention}
+		Checkpoint: checkpoint.New(client, v.stores.c.Checkpoint), Redis: client}
 	report, err := verifier.Verify(ctx, v.request)
 	if err != nil {
 		return err

@@ -23,6 +23,16 @@ type Day struct {
 	Current bool      // it has the mapping that new indices get
 	Closed  bool      // nothing may be written to it: index.blocks.write
 	Shards  int
+	Created time.Time // when its index was made; of one that was rebuilt, the first one. Zero where it is not known
+}
+
+// Young is until when all that the day holds may be new: the end of the day, or, where events with
+// an old timestamp made the index later than that, when it was made. Its age counts from there.
+func (d *Day) Young() time.Time {
+	if end := d.Date.AddDate(0, 0, 1); end.After(d.Created) {
+		return end
+	}
+	return d.Created
 }
 
 // versionOf is a short name of a mapping, kept in it, by which an index is known to have it.
@@ -63,16 +73,30 @@ type layout struct {
 	Mappings struct {
 		Meta struct {
 			Version string `json:"version"`
+			Created int64  `json:"created"` // of an index that was rebuilt; ms since the Unix epoch
 		} `json:"_meta"`
 	} `json:"mappings"`
 	Settings struct {
 		Index struct {
-			Shards string `json:"number_of_shards"`
-			Blocks struct {
+			Created string `json:"creation_date"`
+			Shards  string `json:"number_of_shards"`
+			Blocks  struct {
 				Write string `json:"write"`
 			} `json:"blocks"`
 		} `json:"index"`
 	} `json:"settings"`
+}
+
+// created is when the index was made, zero where that is not told.
+func (l *layout) created() time.Time {
+	ms := l.Mappings.Meta.Created
+	if ms == 0 {
+		ms, _ = strconv.ParseInt(l.Settings.Index.Created, 10, 64) // 0 where it is not told
+	}
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
 }
 
 // Days lists the daily indices, oldest first. Errors are as those of Prepare.
@@ -100,7 +124,7 @@ func (a *Archive) Days(ctx context.Context) ([]Day, error) {
 			if date, ok := a.dateOf(name); ok {
 				shards, _ := strconv.Atoi(l.Settings.Index.Shards) // 0 where it is not told
 				days = append(days, Day{Date: date, Name: name, Index: index, Current: l.Mappings.Meta.Version == version,
-					Closed: l.Settings.Index.Blocks.Write == "true", Shards: max(shards, 1)})
+					Closed: l.Settings.Index.Blocks.Write == "true", Shards: max(shards, 1), Created: l.created()})
 			}
 		}
 	}
@@ -118,20 +142,21 @@ func (a *Archive) dateOf(name string) (time.Time, bool) {
 	return t, err == nil && a.IndexOf(t) == name
 }
 
-// Retain deletes the daily indices whose whole day lies before before, oldest first, and returns
-// the names of the days that are gone, also with an error. An index that somebody else deleted
-// meanwhile is no error. held, when not nil, is asked before each: an error from it stops the call.
-func (a *Archive) Retain(ctx context.Context, before time.Time, held func(context.Context) error) (gone []string, err error) {
+// Retain deletes the daily indices that were no longer Young at the time before, oldest first, and
+// returns the names of the days that are gone, also with an error. An index that somebody else
+// deleted meanwhile is no error. held, when not nil, is asked before each: an error from it stops
+// the call.
+func (a *Archive) Retain(ctx context.Context, before time.Time, held func(context.Context, Day) error) (gone []string, err error) {
 	days, err := a.Days(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range days {
-		if d.Date.AddDate(0, 0, 1).After(before) {
-			break
+		if d.Young().After(before) {
+			continue
 		}
 		if held != nil {
-			if err := held(ctx); err != nil {
+			if err := held(ctx, d); err != nil {
 				return gone, err
 			}
 		}

@@ -134,12 +134,28 @@ func (b *rebuild) begin(ctx context.Context) error {
 		return err
 	}
 	plan.Settings["refresh_interval"] = "-1" // nobody searches it before the end
-	body, err := json.Marshal(object{"settings": plan.Settings, "mappings": plan.Mappings})
+	mappings, err := dated(plan.Mappings, b.day.Created)
+	if err != nil {
+		return fault.E("make index", fault.Internal, err)
+	}
+	body, err := json.Marshal(object{"settings": plan.Settings, "mappings": mappings})
 	if err != nil {
 		return fault.E("make index", fault.Internal, err)
 	}
 	_, err = b.call(ctx, "make index", esapi.IndicesCreateRequest{Index: b.to, Body: bytes.NewReader(body)})
 	return err
+}
+
+// dated is the mapping with the time from which the index's age counts, as a copy is no younger
+// than what it is a copy of.
+func dated(mappings json.RawMessage, created time.Time) (m object, err error) {
+	if err = json.Unmarshal(mappings, &m); err != nil || created.IsZero() {
+		return m, err
+	}
+	if meta, ok := m["_meta"].(object); ok {
+		meta["created"] = created.UnixMilli()
+	}
+	return m, nil
 }
 
 // current is the index that the day's name stands for; empty: none.

@@ -154,6 +154,7 @@ func TestRebuildWhileEventsComeIn(t *testing.T) {
 			before, most = n, n
 		}
 	})
+	made := one(t, a).Created
 	for range 2 { // an index and then an alias
 		docs, err := a.Rebuild(t.Context(), one(t, a), nil)
 		must(t, err)
@@ -166,6 +167,9 @@ func TestRebuildWhileEventsComeIn(t *testing.T) {
 	d := one(t, a)
 	if !d.Current || d.Closed || d.Index != name+"_3-"+strings.TrimPrefix(day, name+"-") || d.Name != day {
 		t.Errorf("the day is %+v", d)
+	}
+	if !d.Created.Equal(made) || made.IsZero() {
+		t.Errorf("the age counts from %v, before it counted from %v", d.Created, made)
 	}
 	if n := count(t, a); n != int64(last)+1 || most > n {
 		t.Errorf("%d documents, once %d, want %d and one of somebody else", n, most, last)

@@ -12,7 +12,7 @@ import (
 func (d *Deps) maintenance(c *Config, reg prometheus.Registerer) *maintain.Keeper {
 	return maintain.NewKeeper(maintain.KeeperOptions{
 		Verifier: &maintain.Verifier{Journal: d.journal, Archive: d.archive, Checkpoint: checkpoint.New(d.redis, c.Checkpoint),
-			Partitions: c.Partitions, Retention: c.Retention},
+			Partitions: c.Partitions, Redis: d.redis},
 		Redis: d.redis, Retention: c.Retention, RetainLeast: c.RetainLeast, VerifyEvery: c.VerifyEvery, Log: c.Log, Metrics: reg,
 	})
 }

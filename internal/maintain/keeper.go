@@ -4,10 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"eventspine/internal/archive"
 	"eventspine/internal/fault"
 	"eventspine/internal/rdb"
 )
@@ -16,12 +18,13 @@ import (
 type KeeperOptions struct {
 	Verifier     *Verifier
 	Redis        rdb.Client
-	Retention    time.Duration // age past which a day's index is deleted; 0: never
-	RetainLeast  time.Duration // age below which no index is deleted by Early; 0: Early deletes none
-	RetainEvery  time.Duration // between looks for indices that are too old; default 10 min
-	VerifyEvery  time.Duration // between comparisons; 0: none
-	VerifyWindow time.Duration // how far back they look; 0: as far as the journal reaches
-	Lease        time.Duration // how long an elected Keeper that died stays elected; default 30 s
+	Retention    time.Duration    // age past which a day's index is deleted; 0: never
+	RetainLeast  time.Duration    // age below which no index is deleted by Early; 0: Early deletes none
+	RetainEvery  time.Duration    // between looks for indices that are too old; default 10 min
+	VerifyEvery  time.Duration    // between comparisons; 0: none
+	VerifyWindow time.Duration    // how far back they look; 0: as far as the journal reaches
+	Now          func() time.Time // nil: time.Now; by it indices are too old
+	Lease        time.Duration    // how long an elected Keeper that died stays elected; default 30 s
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 }
@@ -41,6 +44,9 @@ func NewKeeper(o KeeperOptions) *Keeper {
 	}
 	if o.RetainEvery <= 0 {
 		o.RetainEvery = 10 * time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -114,7 +120,7 @@ func (k *Keeper) retain(ctx context.Context) error {
 	if err != nil || k.o.Retention <= 0 {
 		return err
 	}
-	gone, err := a.Retain(ctx, time.Now().Add(-k.o.Retention), k.lease.Check)
+	gone, err := a.Retain(ctx, k.o.Now().Add(-k.o.Retention), k.may)
 	if len(gone) > 0 {
 		k.m.deleted.Add(float64(len(gone)))
 		k.o.Log.Info("deleted indices for their age", "indices", gone, "retention", k.o.Retention.String())
@@ -122,9 +128,9 @@ func (k *Keeper) retain(ctx context.Context) error {
 	return err
 }
 
-// Early deletes the oldest day's index before its time, when this Keeper is elected and that day is
-// older than RetainLeast: for when a disk is nearly full. It deletes one day at most, so that its
-// caller can look again. Errors are as those of archive.Retain.
+// Early deletes the index that is Young no longer since the longest time before its time, when this
+// Keeper is elected and that time is over RetainLeast: for when a disk is nearly full. It deletes one
+// day, or several of one moment, so that its caller can look again. Errors are as those of archive.Retain.
 func (k *Keeper) Early(ctx context.Context) error {
 	if k.o.RetainLeast <= 0 || fault.KindOf(k.lease.Check(ctx)) == fault.Conflict { // another is elected
 		return nil
@@ -134,16 +140,24 @@ func (k *Keeper) Early(ctx context.Context) error {
 	if err != nil || len(days) == 0 {
 		return err
 	}
-	end := days[0].Date.AddDate(0, 0, 1)
-	if end.After(time.Now().Add(-k.o.RetainLeast)) {
+	oldest := slices.MinFunc(days, func(x, y archive.Day) int { return x.Young().Compare(y.Young()) })
+	if oldest.Young().After(k.o.Now().Add(-k.o.RetainLeast)) {
 		return nil
 	}
-	gone, err := a.Retain(ctx, end, k.lease.Check)
+	gone, err := a.Retain(ctx, oldest.Young(), k.may)
 	if len(gone) > 0 {
 		k.m.deleted.Add(float64(len(gone)))
 		k.o.Log.Warn("deleted an index before its time, as a disk of elasticsearch is nearly full", "indices", gone, "fix", "give it more room, or lower INDEXER_RETENTION")
 	}
 	return err
+}
+
+// may allows a day to be deleted while this Keeper is elected, and notes that it is.
+func (k *Keeper) may(ctx context.Context, d archive.Day) error {
+	if err := k.lease.Check(ctx); err != nil {
+		return err
+	}
+	return noteDeleted(ctx, k.o.Redis, d.Name)
 }
 
 const listed = 20 // missing events that a log line names

@@ -22,7 +22,6 @@ func (f *fixture) keeper(o maintain.KeeperOptions) (reg *prometheus.Registry, st
 	f.t.Helper()
 	reg = prometheus.NewRegistry()
 	o.Verifier, o.Redis, o.Metrics = f.verifier(), f.redis, reg
-	o.Verifier.Retention = o.Retention
 	if o.Lease == 0 {
 		o.Lease = 600 * time.Millisecond
 	}
@@ -68,7 +67,8 @@ func (f *fixture) days() string {
 // others stay; when it ends, another goes on.
 func TestOneIndexerDeletesWhatIsTooOld(t *testing.T) {
 	eachIndex(t, func(f *fixture) {
-		at := func(days int) time.Time { return today.AddDate(0, 0, -days) }
+		later := func() time.Time { return time.Now().AddDate(0, 0, 40) } // or all indices would be new
+		at := func(days int) time.Time { return today.AddDate(0, 0, 40-days) }
 		fill := func(id string) {
 			f.index(f.store(posted(id+"-new", at(0)), posted(id+"-young", at(29)), posted(id+"-old", at(31)), posted(id+"-older", at(400)))...)
 		}
@@ -76,7 +76,7 @@ func TestOneIndexerDeletesWhatIsTooOld(t *testing.T) {
 		kept := at(29).Format("01-02") + " " + at(0).Format("01-02")
 		regs := map[*prometheus.Registry]func(){}
 		for range 3 {
-			reg, stop := f.keeper(maintain.KeeperOptions{Retention: 30 * 24 * time.Hour, RetainEvery: 50 * time.Millisecond})
+			reg, stop := f.keeper(maintain.KeeperOptions{Retention: 30 * 24 * time.Hour, RetainEvery: 50 * time.Millisecond, Now: later})
 			regs[reg] = stop
 		}
 		elected := func() (which *prometheus.Registry, n int) {
@@ -103,13 +103,43 @@ func TestOneIndexerDeletesWhatIsTooOld(t *testing.T) {
 	})
 }
 
+// TestOldEventsOfTodayStay: an event that is sent today with a timestamp of last year is deleted
+// when its index is 30 days old, and then it is not missing.
+func TestOldEventsOfTodayStay(t *testing.T) {
+	eachIndex(t, func(f *fixture) {
+		f.index(f.store(posted("old", today.AddDate(-1, 0, 0)), posted("new", today))...)
+		all := f.days()
+		var days atomic.Int64
+		reg, _ := f.keeper(maintain.KeeperOptions{Retention: 30 * 24 * time.Hour, RetainEvery: 50 * time.Millisecond, VerifyEvery: 50 * time.Millisecond,
+			Now: func() time.Time { return time.Now().AddDate(0, 0, int(days.Load())) }})
+		for _, later := range []int64{0, 29} {
+			days.Store(later)
+			last := value(t, reg, "compared_timestamp_seconds")
+			testkit.Eventually(t, 20*time.Second, func() bool { return value(t, reg, "compared_timestamp_seconds") > last+1 }, "it has looked")
+			if f.days() != all {
+				t.Fatalf("after %d days %q are left of %q", later, f.days(), all)
+			}
+		}
+		days.Store(31) // less than today's index, which is 30 days old when its day is
+		testkit.Eventually(t, 20*time.Second, func() bool { return f.days() == today.Format("01-02") || f.days() == "" }, "the old day is gone")
+		r := f.verify(maintain.Request{Limit: 10})
+		if !r.Agrees() || r.Sum().Expired == 0 {
+			t.Errorf("%+v, missing %v", r.Sum(), r.Missing)
+		}
+		ended := f.store(posted("lost", today.AddDate(-1, 0, 1)))
+		if r := f.verify(maintain.Request{Limit: 10}); len(r.Missing) != 1 || r.Missing[0].ID != ended[0].ID {
+			t.Errorf("an old event of which there never was an index is not missing: %+v", r.Missing)
+		}
+	})
+}
+
 // TestRetentionOfZeroDeletesNothing, and a lease that was lost stops a deletion.
 func TestRetentionOfZeroDeletesNothing(t *testing.T) {
 	eachIndex(t, func(f *fixture) {
 		f.index(f.store(posted("a", today.AddDate(-3, 0, 0)))...)
 		reg, _ := f.keeper(maintain.KeeperOptions{VerifyEvery: 100 * time.Millisecond})
 		testkit.Eventually(t, 20*time.Second, func() bool { return value(t, reg, "compared_timestamp_seconds") > 0 }, "it works")
-		gone, err := f.archive.Retain(t.Context(), today, func(context.Context) error { return fault.Errorf("", fault.Conflict, "lost") })
+		gone, err := f.archive.Retain(t.Context(), time.Now().Add(time.Hour), func(context.Context, archive.Day) error { return fault.Errorf("", fault.Conflict, "lost") })
 		if len(gone) != 0 || fault.KindOf(err) != fault.Conflict {
 			t.Errorf("deleted %v, %v", gone, err)
 		}
@@ -122,9 +152,11 @@ func TestRetentionOfZeroDeletesNothing(t *testing.T) {
 // TestEarlyDeletesTheOldestDay, one at a time, none that is young, and only where it is elected.
 func TestEarlyDeletesTheOldestDay(t *testing.T) {
 	f := newFixture(t, genuine(t))
+	later := func() time.Time { return time.Now().AddDate(0, 0, 40) } // or all indices would be new
+	today := today.AddDate(0, 0, 40)
 	f.index(f.store(posted("a", today), posted("b", today.AddDate(0, 0, -5)), posted("c", today.AddDate(0, 0, -9)), posted("d", today.AddDate(0, 0, -20)))...)
 	reg := prometheus.NewRegistry()
-	k := maintain.NewKeeper(maintain.KeeperOptions{Verifier: f.verifier(), Redis: f.redis, Retention: 30 * 24 * time.Hour, RetainLeast: 7 * 24 * time.Hour, Metrics: reg})
+	k := maintain.NewKeeper(maintain.KeeperOptions{Verifier: f.verifier(), Redis: f.redis, Retention: 30 * 24 * time.Hour, RetainLeast: 7 * 24 * time.Hour, Metrics: reg, Now: later})
 	must(t, k.Early(t.Context()))
 	if f.days() == "" || len(strings.Fields(f.days())) != 4 {
 		t.Errorf("without being elected: %s", f.days())

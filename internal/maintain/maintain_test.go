@@ -142,7 +142,7 @@ func (f *fixture) plain(ctx context.Context, method, path, body string) {
 }
 
 func (f *fixture) verifier() *maintain.Verifier {
-	return &maintain.Verifier{Journal: f.journal, Archive: f.archive, Partitions: partitions}
+	return &maintain.Verifier{Journal: f.journal, Archive: f.archive, Partitions: partitions, Redis: f.redis}
 }
 
 // posted is an event as the worker stores it.

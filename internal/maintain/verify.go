@@ -9,6 +9,7 @@ import (
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/journal"
+	"eventspine/internal/rdb"
 	"eventspine/internal/retry"
 )
 
@@ -26,7 +27,7 @@ type Verifier struct {
 	Archive    *archive.Archive
 	Checkpoint *checkpoint.Store // the indexers'; nil: every event that is old enough should be in the index
 	Partitions int
-	Retention  time.Duration // age at which a day's index is deleted; 0: never
+	Redis      rdb.Client // where Keepers note which days they deleted
 }
 
 // Request says what to compare.
@@ -115,7 +116,7 @@ func (r *Report) Agrees() bool {
 // each 50,000 of them to find repeats, and reads only blocks of 256 numbers that differ. Errors
 // are of kind Unavailable or Overloaded while Redis or Elasticsearch is, and Corrupt.
 func (v *Verifier) Verify(ctx context.Context, r Request) (*Report, error) {
-	c := &comparison{Verifier: v, request: r, report: &Report{}, now: time.Now()}
+	c := &comparison{Verifier: v, request: r, report: &Report{}, deleted: map[string]bool{}}
 	steps := [...]func(context.Context) error{c.measure, v.Archive.Refresh, c.repeats, c.count, c.settle}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -134,13 +135,13 @@ type comparison struct {
 	*Verifier
 	request Request
 	report  *Report
-	now     time.Time
 	extra   map[archive.BlockOf]int64 // documents beyond the first of their number
 	differ  []differing
 	held    []candidate
 	bytes   int // of held
 
-	prepared bool // the template is known to be there
+	prepared bool            // the template is known to be there
+	deleted  map[string]bool // days that were asked for, by their names
 }
 
 // differing is numbers of which the index has too few.
@@ -320,13 +321,17 @@ func (c *comparison) lookUp(ctx context.Context) error {
 	}
 	var missing []candidate
 	for _, x := range c.held {
+		gone, err := c.expired(ctx, known[x.event.ID], &x.event)
+		if err != nil {
+			return err
+		}
 		row := &c.report.Rows[x.row]
 		switch where := known[x.event.ID]; {
 		case where == archive.Archived:
 			row.found++
 		case where == archive.Buried:
 			row.Dead++
-		case c.expired(&x.event):
+		case gone:
 			row.Expired++
 		default:
 			row.Missing++
@@ -337,9 +342,20 @@ func (c *comparison) lookUp(ctx context.Context) error {
 	return c.missing(ctx, missing)
 }
 
-// expired reports whether the index of the event's day was to be deleted.
-func (c *comparison) expired(e *event.Event) bool {
-	return c.Retention > 0 && e.Time().Truncate(24*time.Hour).AddDate(0, 0, 1).Before(c.now.Add(-c.Retention))
+// expired reports whether an event that is nowhere was there until the index of its day was deleted.
+func (c *comparison) expired(ctx context.Context, where archive.Whereabouts, e *event.Event) (bool, error) {
+	if where == archive.Archived || where == archive.Buried {
+		return false, nil
+	}
+	day := c.Archive.IndexOf(e.Time())
+	if gone, asked := c.deleted[day]; asked {
+		return gone, nil
+	}
+	gone, err := wasDeleted(ctx, c.Redis, day)
+	if err == nil {
+		c.deleted[day] = gone
+	}
+	return gone, err
 }
 
 // missing lists the events, and indexes them when that is asked for.

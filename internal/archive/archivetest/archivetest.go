@@ -48,6 +48,7 @@ func Run(t *testing.T, url string) {
 		{"numbers with two documents are found", testRepeats},
 		{"ids are looked up", testKnown},
 		{"whole days are deleted", testRetain},
+		{"old events do not make an index old", testRetainNew},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, newFixture(t, url)) })
 	}

@@ -80,22 +80,54 @@ func testKnown(t *testing.T, f *fixture) {
 }
 
 func testRetain(t *testing.T, f *fixture) {
-	f.all(t, f.numbered(t, 1, far, 2)...)
+	began := time.Now()
+	day := func(n int) time.Time { return began.UTC().Truncate(24*time.Hour).AddDate(0, 0, n) }
+	for _, n := range []int{2, 3} {
+		f.all(t, f.event(t, fmt.Sprintf(`{"id":"day-%d","type":"a.b","timestamp":%d}`, n, day(n).UnixMilli())))
+	}
 	days, err := f.Days(t.Context())
 	must(t, err)
-	first, second := time.UnixMilli(noon).UTC().Truncate(24*time.Hour), time.UnixMilli(noon+86_400_000).UTC().Truncate(24*time.Hour)
-	if len(days) != 2 || !days[0].Date.Equal(first) || !days[1].Date.Equal(second) || days[0].Name != f.IndexOf(first) || days[0].Index != days[0].Name || !days[0].Current || days[0].Closed {
+	if len(days) != 2 || !days[0].Date.Equal(day(2)) || !days[1].Date.Equal(day(3)) || days[0].Name != f.IndexOf(day(2)) || days[0].Index != days[0].Name || !days[0].Current || days[0].Closed {
 		t.Fatalf("the days are %+v", days)
 	}
-	gone, err := f.Retain(t.Context(), second.Add(-time.Millisecond), nil)
+	gone, err := f.Retain(t.Context(), day(3).Add(-time.Millisecond), nil)
 	if err != nil || len(gone) != 0 {
 		t.Errorf("within the day: %v, %v", gone, err)
 	}
-	gone, err = f.Retain(t.Context(), second, nil)
-	if err != nil || len(gone) != 1 || gone[0] != f.IndexOf(first) {
+	gone, err = f.Retain(t.Context(), day(3), nil)
+	if err != nil || len(gone) != 1 || gone[0] != f.IndexOf(day(2)) {
 		t.Errorf("after the day: %v, %v", gone, err)
 	}
-	if days, err = f.Days(t.Context()); err != nil || len(days) != 1 || !days[0].Date.Equal(second) {
+	if days, err = f.Days(t.Context()); err != nil || len(days) != 1 || !days[0].Date.Equal(day(3)) {
 		t.Errorf("the days that are left: %+v, %v", days, err)
+	}
+}
+
+// testRetainNew: of events that are old when they are indexed, the age of their index counts.
+func testRetainNew(t *testing.T, f *fixture) {
+	began := time.Now()
+	f.all(t, f.numbered(t, 1, far, 2)...)
+	days, err := f.Days(t.Context())
+	must(t, err)
+	if len(days) != 2 {
+		t.Fatalf("the days are %+v", days)
+	}
+	first, last := days[0].Young(), days[0].Young()
+	for _, d := range days {
+		if d.Created.Before(began.Add(-time.Second)) || d.Created.After(time.Now().Add(time.Second)) || !d.Young().Equal(d.Created) {
+			t.Errorf("%s was made at %v, now it is %v", d.Name, d.Created, time.Now())
+		}
+		if d.Young().Before(first) {
+			first = d.Young()
+		}
+		if d.Young().After(last) {
+			last = d.Young()
+		}
+	}
+	if gone, err := f.Retain(t.Context(), first.Add(-time.Millisecond), nil); err != nil || len(gone) != 0 {
+		t.Errorf("before it was made: %v, %v", gone, err)
+	}
+	if gone, err := f.Retain(t.Context(), last, nil); err != nil || len(gone) != 2 {
+		t.Errorf("after that: %v, %v", gone, err)
 	}
 }

@@ -425,9 +425,16 @@ func (h *handler) getIndex(r *http.Request) (answer, error) {
 				aliases[a] = object{}
 			}
 		}
-		out[x.name] = object{"aliases": aliases, "mappings": jsontext.Value(x.mappings), "settings": object{}}
+		out[x.name] = object{"aliases": aliases, "mappings": jsontext.Value(x.mappings), "settings": object{"index": x.settings()}}
 	}
 	return reply(200, out), only(r.URL.Query())
+}
+
+func (x *index) settings() object {
+	if x.created == 0 {
+		return object{}
+	}
+	return object{"creation_date": strconv.FormatInt(x.created, 10)}
 }
 
 func (h *handler) deleteIndex(r *http.Request) (answer, error) {

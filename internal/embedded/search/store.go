@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	_ "modernc.org/sqlite" // the driver
 )
@@ -17,7 +18,8 @@ import (
 // and digit belongs to a word.
 const schema = `
 CREATE TABLE templates (name TEXT PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE indices (k INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, aliases TEXT NOT NULL, mappings TEXT NOT NULL);
+CREATE TABLE indices (k INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, aliases TEXT NOT NULL, mappings TEXT NOT NULL,
+	created INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE docs (
 	n INTEGER PRIMARY KEY, k INTEGER NOT NULL, docid TEXT NOT NULL,
 	ts INTEGER NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL, type TEXT NOT NULL, userId TEXT,
@@ -26,7 +28,12 @@ CREATE INDEX docs_order ON docs (ts, seq, id);
 CREATE INDEX docs_user ON docs (userId, ts, seq, id);
 CREATE VIRTUAL TABLE words USING fts5 (text, content = '', contentless_delete = 1,
 	tokenize = "unicode61 remove_diacritics 0 categories 'L* M* N*'");
-PRAGMA user_version = 1;`
+PRAGMA user_version = 2;`
+
+// schema2 makes a database of version 1 one of version 2. When its indices were made is not known.
+const schema2 = `
+ALTER TABLE indices ADD COLUMN created INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = 2;`
 
 // store is the database: one connection that writes, some that read.
 type store struct {
@@ -69,6 +76,9 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		_, err := db.ExecContext(ctx, schema)
 		return err
 	case 1:
+		_, err := db.ExecContext(ctx, schema2)
+		return err
+	case 2:
 		return nil
 	}
 	return fmt.Errorf("the database is of version %d, made by a newer eventspine", version)
@@ -94,6 +104,7 @@ func (s *store) change(ctx context.Context, fn func(*sql.Tx) error) error {
 type index struct {
 	k                       int64
 	name, aliases, mappings string // aliases: joined and surrounded by commas
+	created                 int64  // ms since the Unix epoch; 0: not known
 }
 
 // is reports whether a part of an index expression names this index.
@@ -104,7 +115,7 @@ func (x *index) is(part string) bool {
 // indices is the indices an expression such as a,b-*.* names. A plain name that is not there
 // is an error; a pattern may match none.
 func (s *store) indices(ctx context.Context, expression string) (found []index, err error) {
-	rows, err := s.read.QueryContext(ctx, "SELECT k, name, aliases, mappings FROM indices ORDER BY name")
+	rows, err := s.read.QueryContext(ctx, "SELECT k, name, aliases, mappings, created FROM indices ORDER BY name")
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +123,7 @@ func (s *store) indices(ctx context.Context, expression string) (found []index, 
 	var all []index
 	for rows.Next() {
 		var x index
-		if err := rows.Scan(&x.k, &x.name, &x.aliases, &x.mappings); err != nil {
+		if err := rows.Scan(&x.k, &x.name, &x.aliases, &x.mappings, &x.created); err != nil {
 			return nil, err
 		}
 		all = append(all, x)
@@ -333,7 +344,8 @@ func (w *bulkWriter) create(ctx context.Context, name string) (k int64, err erro
 	if err := rows.Err(); err != nil {
 		return 0, err
 	}
-	res, err := w.tx.ExecContext(ctx, "INSERT INTO indices (name, aliases, mappings) VALUES (?, ?, ?)", name, best.aliases(), best.mappings())
+	res, err := w.tx.ExecContext(ctx, "INSERT INTO indices (name, aliases, mappings, created) VALUES (?, ?, ?, ?)",
+		name, best.aliases(), best.mappings(), time.Now().UnixMilli())
 	if err != nil {
 		return 0, err
 	}
