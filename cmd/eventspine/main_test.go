@@ -75,11 +75,13 @@ func TestToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := auth.NewVerifier(secret, auth.Options{})
+	settings := auth.DefaultSettings()
+	settings.JWTSecret = secret
+	v, err := auth.NewVerifier(settings, auth.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := v.Verify(strings.TrimSpace(out))
+	id, err := v.Verify(t.Context(), strings.TrimSpace(out))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,9 +21,9 @@ const (
 // Config holds the settings of the api.
 type Config struct {
 	config.Common
+	auth.Settings
 	Port        int           `env:"PORT" doc:"TCP port of the HTTP API"`
 	Addr        string        `env:"API_ADDR" doc:"address the HTTP API listens on; a port in it overrides PORT" kind:"bind"`
-	JWTSecret   string        `env:"JWT_SECRET" doc:"secret that tokens are signed with (HS256), at least 16 bytes" kind:"secret"`
 	Workers     []string      `env:"ZMQ_PROCESSING_HOST" doc:"endpoints of the workers, comma separated" kind:"connect"`
 	XSub        []string      `env:"ZMQ_PROXY_XSUB" doc:"endpoints publishers send to, one for each proxy, comma separated" kind:"connect"`
 	XPub        []string      `env:"ZMQ_PROXY_XPUB" doc:"endpoints subscribers connect to, one for each proxy, comma separated; the workers' acknowledgements come from there" kind:"connect"`
@@ -50,6 +50,7 @@ func DefaultConfig() Config {
 			Health:     "tcp://127.0.0.1:5555",
 			Metrics:    "127.0.0.1:9464",
 		},
+		Settings:    auth.DefaultSettings(),
 		Port:        3000,
 		Addr:        "127.0.0.1",
 		Workers:     []string{"tcp://127.0.0.1:5557"},
@@ -72,7 +73,7 @@ func DefaultConfig() Config {
 
 // Validate names every setting that cannot work.
 func (c *Config) Validate() []fault.Field {
-	var wrong []fault.Field
+	wrong := c.Settings.Validate()
 	check := func(ok bool, name, reason string) {
 		if !ok {
 			wrong = append(wrong, fault.Field{Name: name, Reason: reason})
@@ -80,7 +81,6 @@ func (c *Config) Validate() []fault.Field {
 	}
 	check(c.Addr != "", "API_ADDR", "must not be empty; give 127.0.0.1 or an address of this machine")
 	check(c.Port >= 0 && c.Port <= 65535, "PORT", "must be from 0 to 65535")
-	check(len(c.JWTSecret) >= auth.MinSecret, "JWT_SECRET", "must have at least "+strconv.Itoa(auth.MinSecret)+" bytes")
 	check(len(c.Workers) > 0, "ZMQ_PROCESSING_HOST", "must name at least one worker")
 	check(c.Partitions > 0 && c.Partitions <= 1024, "PARTITIONS", "must be from 1 to 1024")
 	check(len(c.XPub) > 0, "ZMQ_PROXY_XPUB", "must name at least one proxy; the workers' acknowledgements come from there")

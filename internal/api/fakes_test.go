@@ -144,7 +144,7 @@ func newFixture(t testing.TB, adjust ...func(*Config)) *fixture {
 	for _, f := range adjust {
 		f(&c)
 	}
-	tokens, err := auth.NewVerifier(secret, auth.Options{})
+	tokens, err := auth.NewVerifier(c.Settings, auth.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,7 @@ const (
 type Deps struct {
 	listener net.Listener
 	health   *health.Server
+	tokens   *auth.Verifier
 	outbox   *ingest.Outbox
 	acks     *fanout.Subscriber
 	publish  *fanout.Publisher
@@ -57,6 +58,9 @@ func (d *Deps) Health() string { return d.health.ZMQ() }
 // Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
 func (d *Deps) Metrics() string { return d.health.HTTP() }
 
+// Alive reports whether the service answers over its own health sockets.
+func (d *Deps) Alive(ctx context.Context) error { return d.health.Alive(ctx) }
+
 // Open opens the write-ahead log, binds the addresses and makes the clients; workers, Redis and
 // Elasticsearch need not be there yet. Errors are of kind Invalid for a wrong setting and Unavailable for an address
 // that is taken.
@@ -73,10 +77,6 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 }
 
 func (d *Deps) open(ctx context.Context, c Config) (err error) {
-	tokens, err := auth.NewVerifier(c.JWTSecret, auth.Options{})
-	if err != nil {
-		return err
-	}
 	if d.redis, err = rdb.Open(c.RedisURL); err != nil {
 		return err
 	}
@@ -87,6 +87,9 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	reg := telemetry.NewRegistry()
+	if d.tokens, err = auth.NewVerifier(c.Settings, auth.Options{Registry: reg, Log: c.Log}); err != nil {
+		return err
+	}
 	keys, err := keyring.Open(&c, reg)
 	if err != nil {
 		return err
@@ -103,7 +106,7 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 	}
 	users := profile.New(d.redis)
 	d.api = newAPI(c, parts{
-		tokens: tokens, send: d.outbox, readers: users, writers: users, announce: d.publish, search: d.archive,
+		tokens: d.tokens, send: d.outbox, readers: users, writers: users, announce: d.publish, search: d.archive,
 		statsd: d.statsd, pages: docs, registry: reg, log: c.Log,
 	})
 	if d.health, err = health.Listen(ctx, &c.Common, keys, reg); err != nil {
@@ -156,6 +159,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	hop.Go(func() error { d.listen(sending, log); return nil })
 	hop.Go(func() error { d.hurry(sending); return nil })
 	g.Go(func() error { return d.health.Run(inner, d.checks()...) })
+	g.Go(func() error { return d.tokens.Run(inner) })
 	g.Go(func() error {
 		if err := srv.Serve(d.listener); !errors.Is(err, http.ErrServerClosed) {
 			return fault.E("serve HTTP", fault.Internal, err)
@@ -208,6 +212,7 @@ func (d *Deps) checks() []health.Check {
 			}
 			return nil
 		}},
+		{Name: "token keys", Probe: d.tokens.Ready},
 		{Name: "redis", Probe: func(ctx context.Context) error { return rdb.Ping(ctx, d.redis) }},
 		{Name: "elasticsearch", Probe: d.archive.Ping, Optional: true},
 		{Name: "proxy", Optional: true, Probe: func(context.Context) error {

@@ -24,7 +24,7 @@ import (
 // What the handlers need of the rest of the system.
 type (
 	verifier interface {
-		Verify(token string) (auth.Identity, error)
+		Verify(ctx context.Context, token string) (auth.Identity, error)
 	}
 	sender interface {
 		// Append keeps all of the events on disk or none.
@@ -172,7 +172,7 @@ func (a *api) identify(r *http.Request) (auth.Identity, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return auth.Identity{}, fault.Errorf(op, fault.Unauthorized, "the header Authorization must be: Bearer <token>")
 	}
-	return a.tokens.Verify(strings.TrimSpace(token))
+	return a.tokens.Verify(r.Context(), strings.TrimSpace(token))
 }
 
 // needScope is the error for a good token that lacks a scope.

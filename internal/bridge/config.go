@@ -16,9 +16,9 @@ import (
 // Config holds the settings of the bridge.
 type Config struct {
 	config.Common
+	auth.Settings
 	Addr       string   `env:"BRIDGE_ADDR" doc:"address browsers connect to (Socket.IO)" kind:"bind"`
 	Port       int      `env:"PORT" doc:"TCP port in place of the one in BRIDGE_ADDR; 0: that one"`
-	JWTSecret  string   `env:"JWT_SECRET" doc:"secret that tokens are signed with (HS256), at least 16 bytes" kind:"secret"`
 	XPub       []string `env:"ZMQ_PROXY_XPUB" doc:"endpoints that events come from, one for each proxy, comma separated" kind:"connect"`
 	RedisURL   string   `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster; redis+sentinel://host,host/master asks Sentinels; options for TLS: docs/redis.md" kind:"secret"`
 	Categories []string `env:"BRIDGE_CATEGORIES" doc:"categories that go to browsers, the same as the worker's deliverable ones"`
@@ -27,6 +27,12 @@ type Config struct {
 	Partitions   int           `env:"PARTITIONS" doc:"partitions of the journal; fixed at the first start"`
 	ReplayWindow time.Duration `env:"REPLAY_WINDOW" doc:"how long a user can get missed events back"`
 	ReplayMax    int           `env:"REPLAY_MAX" doc:"missed events a user can get back at most"`
+
+	Replays       int           `env:"BRIDGE_REPLAYS" doc:"replays of missed events that are read at the same time; the others wait in line"`
+	ReplayRate    int           `env:"BRIDGE_REPLAY_RATE" doc:"events a second in all replays together, so that live events come first; a KiB of events counts as one more, and each read as ten"`
+	ReplayWaiting int           `env:"BRIDGE_REPLAY_WAITING" doc:"replays that may wait in line; past them clients are told to ask later"`
+	ReplayWait    time.Duration `env:"BRIDGE_REPLAY_WAIT" doc:"how long a replay waits in line at most; then its client is told to ask later"`
+	Drain         time.Duration `env:"BRIDGE_DRAIN" doc:"over how long a bridge that is stopped spreads the closing of its connections, so that they do not come back all at once; up to 9s more go by until it ends"`
 
 	Connections     int           `env:"BRIDGE_CONNECTIONS" doc:"connections in all; past them clients get 429"`
 	UserConnections int           `env:"BRIDGE_USER_CONNECTIONS" doc:"connections of one user; past them clients get 429"`
@@ -45,6 +51,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Common:          config.Common{InstanceID: "bridge-1", Health: "tcp://127.0.0.1:5556", Metrics: "127.0.0.1:9465"},
+		Settings:        auth.DefaultSettings(),
 		Addr:            "127.0.0.1:3001",
 		XPub:            []string{"tcp://127.0.0.1:5560"},
 		RedisURL:        "redis://127.0.0.1:6379",
@@ -53,6 +60,11 @@ func DefaultConfig() Config {
 		Partitions:      16,
 		ReplayWindow:    5 * time.Minute,
 		ReplayMax:       1000,
+		Replays:         8,
+		ReplayRate:      20_000,
+		ReplayWaiting:   10_000,
+		ReplayWait:      15 * time.Second,
+		Drain:           10 * time.Second,
 		Connections:     20_000,
 		UserConnections: 50,
 		HandshakeRate:   500,
@@ -69,7 +81,7 @@ func DefaultConfig() Config {
 
 // Validate names every setting that cannot work.
 func (c *Config) Validate() []fault.Field {
-	var wrong []fault.Field
+	wrong := c.Settings.Validate()
 	check := func(ok bool, name, reason string) {
 		if !ok {
 			wrong = append(wrong, fault.Field{Name: name, Reason: reason})
@@ -78,7 +90,6 @@ func (c *Config) Validate() []fault.Field {
 	_, _, err := net.SplitHostPort(c.Addr)
 	check(err == nil, "BRIDGE_ADDR", "must be host:port such as 127.0.0.1:3001")
 	check(c.Port >= 0 && c.Port <= 65535, "PORT", "must be from 0 to 65535")
-	check(len(c.JWTSecret) >= auth.MinSecret, "JWT_SECRET", "must have at least "+strconv.Itoa(auth.MinSecret)+" bytes")
 	check(len(c.XPub) > 0, "ZMQ_PROXY_XPUB", "must name at least one proxy")
 	check(len(c.Categories) > 0, "BRIDGE_CATEGORIES", "must name at least one category")
 	for _, name := range c.Categories {
@@ -93,6 +104,11 @@ func (c *Config) Validate() []fault.Field {
 		"BRIDGE_HANDSHAKE_RATE": c.HandshakeRate, "BRIDGE_PENDING_POLLS": c.PendingPolls, "BRIDGE_INBOUND_RATE": c.InboundRate, "BRIDGE_QUEUE_MESSAGES": c.QueueMessages} {
 		check(n > 0, name, "must be at least 1")
 	}
+	for name, n := range map[string]int{"BRIDGE_REPLAYS": c.Replays, "BRIDGE_REPLAY_RATE": c.ReplayRate, "BRIDGE_REPLAY_WAITING": c.ReplayWaiting} {
+		check(n > 0, name, "must be at least 1")
+	}
+	check(c.ReplayWait >= 10*time.Millisecond && c.ReplayWait <= time.Minute, "BRIDGE_REPLAY_WAIT", "must be from 10ms to 1m")
+	check(c.Drain >= 0 && c.Drain <= 10*time.Minute, "BRIDGE_DRAIN", "must be from 0s to 10m")
 	check(c.QueueBytes >= event.MaxBytes, "BRIDGE_QUEUE_BYTES", "must be at least 256KiB, the size of one event")
 	check(c.SnailWait >= 10*time.Millisecond, "BRIDGE_SNAIL_WAIT", "must be at least 10ms")
 	check(c.SnailLimit == 0 || c.SnailLimit >= time.Second, "BRIDGE_SNAIL_LIMIT", "must be 0s or at least 1s")

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"eventspine/internal/auth"
+	"eventspine/internal/bridge/replay"
 	"eventspine/internal/fanout"
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
@@ -44,7 +45,9 @@ type Deps struct {
 	events     *fanout.Follower   // nil: Open failed before
 	journal    *journal.Journal
 	hub        *hub.Hub
+	tokens     *auth.Verifier
 	sockets    *socketio.Server
+	replays    *replay.Replayer
 	deliverer  *deliverer
 	pingRedis  func(context.Context) error
 	closeRedis func() error
@@ -58,6 +61,9 @@ func (d *Deps) Health() string { return d.health.ZMQ() }
 
 // Metrics is the host:port of /metrics, /healthz and /readyz; empty: none.
 func (d *Deps) Metrics() string { return d.health.HTTP() }
+
+// Alive reports whether the service answers over its own health sockets.
+func (d *Deps) Alive(ctx context.Context) error { return d.health.Alive(ctx) }
 
 // Open binds the sockets. Redis and the proxies need not be there. Errors are of kind Invalid
 // for a wrong setting and Unavailable for an address that is taken.
@@ -85,10 +91,10 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 		return nil, err
 	}
 	quieter := quiet.New(log, time.Second)
-	delivered := newRecent(recentEvents, c.Partitions)
-	d.deliverer = &deliverer{users: d.hub, recent: delivered, m: m, log: quieter}
-	s := &syncer{journal: d.journal, recent: delivered, partitions: c.Partitions, window: c.ReplayWindow, limit: c.ReplayMax, now: time.Now, m: m, log: quieter}
-	if d.sockets, err = d.openSockets(c, s, reg); err != nil {
+	d.replays = replay.New(replay.Options{Journal: d.journal, Partitions: c.Partitions, Window: c.ReplayWindow, Limit: c.ReplayMax,
+		Concurrent: c.Replays, Rate: c.ReplayRate, Waiting: c.ReplayWaiting, Wait: c.ReplayWait, Registry: reg, Log: log})
+	d.deliverer = &deliverer{users: d.hub, replays: d.replays, m: m, log: quieter}
+	if d.sockets, err = d.openSockets(c, reg); err != nil {
 		return nil, err
 	}
 	if d.web, err = new(net.ListenConfig).Listen(ctx, "tcp", c.listen()); err != nil {
@@ -127,17 +133,14 @@ func (d *Deps) follow(c *Config, keys *keyring.Ring, reg prometheus.Registerer) 
 	return err
 }
 
-func (d *Deps) openSockets(c Config, s *syncer, reg prometheus.Registerer) (*socketio.Server, error) {
-	verifier, err := auth.NewVerifier(c.JWTSecret, auth.Options{})
-	if err != nil {
+func (d *Deps) openSockets(c Config, reg prometheus.Registerer) (*socketio.Server, error) {
+	var err error
+	if d.tokens, err = auth.NewVerifier(c.Settings, auth.Options{Registry: reg, Log: c.Log}); err != nil {
 		return nil, err
 	}
 	return socketio.New(socketio.Options{
-		Verify: func(_ context.Context, token string) (socketio.User, error) {
-			who, err := verifier.Verify(token)
-			return socketio.User{ID: who.Subject, Expires: who.Expires}, err
-		},
-		Sync: s.sync, Hub: d.hub, Origins: c.Origins,
+		Verify: d.verify,
+		Sync: d.replays.Sync, Recover: d.replays.Recover, Hub: d.hub, Origins: c.Origins,
 		PingInterval: c.PingInterval, PingTimeout: c.PingTimeout,
 		QueueMessages: c.QueueMessages, QueueBytes: int(c.QueueBytes),
 		HandshakeRate: c.HandshakeRate, PendingPolls: c.PendingPolls, InboundRate: c.InboundRate,
@@ -175,7 +178,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	g, inner := errgroup.WithContext(ctx)
 	web := d.server(log)
 	g.Go(func() error {
-		return d.health.Run(inner, health.Check{Name: "proxy", Probe: func(context.Context) error { return d.events.Ready() }}, health.Check{Name: "redis", Probe: d.pingRedis})
+		return d.health.Run(inner, health.Check{Name: "proxy", Probe: func(context.Context) error { return d.events.Ready() }}, health.Check{Name: "redis", Probe: d.pingRedis}, health.Check{Name: "token keys", Probe: d.tokens.Ready})
 	})
 	g.Go(func() error {
 		if err := web.Serve(d.web); !errors.Is(err, http.ErrServerClosed) {
@@ -183,6 +186,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 		}
 		return nil
 	})
+	g.Go(func() error { return d.tokens.Run(inner) })
 	g.Go(func() error { return d.checkJournal(inner, log) })
 	g.Go(func() error { return d.feed.Watch(inner, fanout.Snail{Wait: c.SnailWait, Limit: c.SnailLimit}) })
 	received := make(chan struct{})
@@ -202,6 +206,8 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 func (d *Deps) server(log *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/socket.io/", d.sockets)
+	// For a load balancer, which sees this port only: whoever accepts connections is fit for them.
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: headerTime,
