@@ -28,6 +28,7 @@ import (
 const (
 	drainTime = 8 * time.Second // to commit what is in hand, at the end
 	closeTime = 2 * time.Second // to send what is queued, after that
+	vetEvery  = 5 * time.Second // the settings of Redis are looked at again
 )
 
 // Deps are the bound sockets and opened clients that Run uses and closes.
@@ -41,6 +42,7 @@ type Deps struct {
 	journal *journal.Journal
 	cache   *profile.Cache
 	vet     func(context.Context) error
+	vetted  func(context.Context) error // the same once more, without warnings that were given already
 	ping    func(context.Context) error
 	closers []func(context.Context) error // in the order of opening
 
@@ -123,6 +125,7 @@ func (d *Deps) openRedis(c *Config, reg prometheus.Registerer) error {
 	}
 	d.closers = append(d.closers, func(context.Context) error { return client.Close() })
 	d.vet = func(ctx context.Context) error { return rdb.Vet(ctx, client, c.Log) }
+	d.vetted = func(ctx context.Context) error { return rdb.Vet(ctx, client, slog.New(slog.DiscardHandler)) }
 	d.ping = func(ctx context.Context) error { return rdb.Ping(ctx, client) }
 	d.journal = journal.New(client, journal.Options{Partitions: c.Partitions, DedupeWindow: c.DedupeWindow, ReplayWindow: c.ReplayWindow,
 		ReplayMax: c.ReplayMax, JournalMax: c.JournalMax, JournalAge: c.JournalAge, Log: c.Log, Metrics: reg})
@@ -185,7 +188,7 @@ func (d *Deps) assemble(c *Config, set *rules.Set) {
 
 // Run takes in, stores and publishes until ctx ends, finishes what is in hand and closes
 // everything in d. It returns nil after a clean drain. Errors: Invalid when Redis is set up in
-// a way that loses events, Unavailable when events were taken in that could not be stored
+// a way that loses events, now or some seconds ago, Unavailable when events were taken in that could not be stored
 // before the end.
 func Run(ctx context.Context, c Config, d *Deps) error {
 	if c.Log == nil {
@@ -199,6 +202,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	g.Go(func() error { return d.health.Run(soft, d.checks()...) })
 	g.Go(func() error { return d.forget(soft) })
 	g.Go(func() error { return d.live.follow(soft) })
+	g.Go(func() error { return d.vetAgain(soft) })
 	g.Go(func() error { return d.pipeline(soft, hard) })
 	err := g.Wait()
 	closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
@@ -207,6 +211,23 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 		c.Log.Warn("something was left behind", "error", late.Error())
 	}
 	return err
+}
+
+// vetAgain ends with an error of kind Invalid when Redis begins to throw away events: somebody
+// changed its settings, or another server with other settings took its place.
+func (d *Deps) vetAgain(ctx context.Context) error {
+	tick := time.NewTicker(vetEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := d.vetted(ctx); fault.KindOf(err) == fault.Invalid { // that it is away is told by who stores
+			return err
+		}
+	}
 }
 
 func (d *Deps) close(ctx context.Context) error {

@@ -99,7 +99,7 @@ func verdict(t *testing.T, o Options) {
 		t.Fatal(err)
 	}
 	t.Logf("seed %d: %.0f events/s, all in place %.1f s after the load\n%s\n%s\n%s", o.Plan.Seed, out.Rate, out.Seconds, out.Notes, out.Verdict, out.Verify)
-	if !out.Verdict.Good() {
+	if !out.Verdict.Good() || !out.Agrees {
 		t.Errorf("seed %d: promises were broken", o.Plan.Seed)
 	}
 }

@@ -16,6 +16,7 @@ const (
 	Kill     Kind = "kill"     // kill -9, and start again when it is over
 	Stop     Kind = "stop"     // SIGSTOP, SIGCONT
 	Restart  Kind = "restart"  // SIGTERM, and start again
+	Hurry    Kind = "hurry"    // SIGTERM, start, SIGTERM while it starts, start
 	Burst    Kind = "burst"    // kill -9 of the proxy while events come at four times the rate
 	Drop     Kind = "drop"     // one message in a hundred between proxy and subscribers
 	Cut      Kind = "cut"      // nothing passes a link, and nobody is told
@@ -60,6 +61,7 @@ func every() []Fault {
 		add(Kill, s)
 		add(Stop, s)
 		add(Restart, s)
+		add(Hurry, s)
 		add(Kill, s, services[(i+1)%len(services)])
 	}
 	for _, l := range []string{linkWork, linkPub, linkSub, linkRedis, linkSearch} {

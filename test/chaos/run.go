@@ -22,6 +22,7 @@ type Outcome struct {
 	Seconds float64 // from the end of the load until all was in its place
 	Rate    float64 // events accepted a second of load
 	Verify  string  // what eventspine verify printed
+	Agrees  bool    // and whether the index is what the journal holds, by it
 	Notes   string
 }
 
@@ -84,7 +85,7 @@ func (r *run) all(ctx context.Context) (out Outcome, err error) {
 		return out, err
 	}
 	out.Verdict = Check(r.h)
-	out.Verify = r.verify(ctx)
+	out.Verify, out.Agrees = r.verify(ctx)
 	out.Notes = r.notes()
 	return out, nil
 }
@@ -181,14 +182,14 @@ func (r *run) collect(ctx context.Context) error {
 }
 
 // verify asks the project's own check.
-func (r *run) verify(ctx context.Context) string {
+func (r *run) verify(ctx context.Context) (text string, agrees bool) {
 	cmd := exec.CommandContext(ctx, filepath.Join(r.o.Bin, "eventspine"), "verify")
 	cmd.Env = append(cmd.Environ(), "REDIS_URL="+r.direct, "ES_HOST="+r.o.ES)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Sprintf("%s(%v)", out, err)
+		return fmt.Sprintf("%s(%v)", out, err), false
 	}
-	return string(out)
+	return string(out), true
 }
 
 func (r *run) notes() string {

@@ -219,6 +219,8 @@ func (w *world) do(ctx context.Context, f Fault, l *load) error {
 	switch f.Kind {
 	case Kill, Restart:
 		return w.kill(ctx, f)
+	case Hurry:
+		return w.hurry(ctx, f)
 	case Burst:
 		l.factor.Store(4)
 		defer l.factor.Store(1)
@@ -269,6 +271,32 @@ func (w *world) kill(ctx context.Context, f Fault) error {
 		errs = append(errs, w.process(name).Start())
 	}
 	return errors.Join(errs...)
+}
+
+// hurry ends a process as it should be, and once more while it starts: then by the signal itself,
+// or with code 0 where it had come so far.
+func (w *world) hurry(ctx context.Context, f Fault) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.process(f.Targets[0])
+	err := p.Stop(20 * time.Second)
+	if err == nil {
+		err = p.Start()
+	}
+	if err != nil {
+		return err
+	}
+	pause(ctx, min(f.For, time.Second)/2)
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	switch code, err := p.Wait(20 * time.Second); {
+	case err != nil:
+		return err
+	case code > 0: // -1: by the signal
+		return fmt.Errorf("%s ended with code %d when it was told to while it started", p.Name, code)
+	}
+	return p.Start()
 }
 
 func (w *world) freeze(ctx context.Context, f Fault) error {
