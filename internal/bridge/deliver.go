@@ -1,15 +1,12 @@
 package bridge
 
 import (
+	"eventspine/internal/bridge/replay"
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/quiet"
 	"eventspine/internal/socketio/hub"
 )
-
-// recentEvents is how many positions are remembered, with the order they were delivered in, for
-// syncs that know one number only.
-const recentEvents = 1 << 16
 
 // users is where events go: hub.Hub.
 type users interface {
@@ -19,10 +16,11 @@ type users interface {
 
 // deliverer brings an event to the connections it is for. For one goroutine.
 type deliverer struct {
-	users  users
-	recent *recent
-	m      *metrics
-	log    *quiet.Logger
+	users   users
+	replays *replay.Replayer
+	all     uint64 // the newest event for everybody; 0: not known yet
+	m       *metrics
+	log     *quiet.Logger
 }
 
 // deliver never waits. The event's bytes must not be changed afterwards. An event that was stored
@@ -42,14 +40,15 @@ func (d *deliverer) deliver(it fanout.Item) {
 		d.m.redelivered.Inc()
 		return
 	}
-	d.recent.add(place{it.Partition, it.Seq})
-	n, at := 0, hub.Position{Partition: it.Partition, Seq: it.Seq, Epoch: it.Epoch}
+	d.replays.Delivered(it.Partition, it.Seq)
+	n := 0
 	switch e.UserID {
 	case "": // for the index only
 	case event.Everybody:
-		n = d.users.ToAll(e.Category(), e.Raw, at)
+		n = d.users.ToAll(e.Category(), e.Raw, replay.Offset(it.Position, d.all, true))
+		d.all = it.Seq
 	default:
-		n = d.users.ToUser(e.UserID, e.Category(), e.Raw, at)
+		n = d.users.ToUser(e.UserID, e.Category(), e.Raw, replay.Offset(it.Position, d.all, false))
 	}
 	if n == 0 {
 		d.m.nobody.Inc()

@@ -27,4 +27,6 @@ func stored(user, typ string, seq uint64, at int64) []byte {
 	return event.Splice(raw, event.AppendPosition(nil, event.Position{Partition: event.Partition(user, "", 16), Seq: seq, Epoch: 1}))
 }
 
+const noon = int64(1_700_000_000_000)
+
 func freshMetrics() *metrics { return newMetrics(prometheus.NewRegistry()) }

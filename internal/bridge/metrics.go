@@ -11,8 +11,6 @@ type metrics struct {
 	redelivered prometheus.Counter
 	nobody      prometheus.Counter
 	queued      prometheus.Counter
-	syncs       *prometheus.CounterVec
-	replayed    prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -28,9 +26,5 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Events whose user was not connected to this bridge."}),
 		queued: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_queued_events_total",
 			Help: "Events queued for connections; one event counts once for each connection."}),
-		syncs: f.NewCounterVec(prometheus.CounterOpts{Name: "eventspine_bridge_syncs_total",
-			Help: "Syncs answered: complete, incomplete, invalid or failed."}, []string{"outcome"}),
-		replayed: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_replayed_events_total",
-			Help: "Events given back by syncs."}),
 	}
 }

@@ -140,7 +140,7 @@ func (d *Deps) openSockets(c Config, reg prometheus.Registerer) (*socketio.Serve
 	}
 	return socketio.New(socketio.Options{
 		Verify: d.verify,
-		Sync: d.replays.Sync, Recover: d.replays.Recover, Hub: d.hub, Origins: c.Origins,
+		Sync:   d.replays.Sync, Recover: d.replays.Recover, Hub: d.hub, Origins: c.Origins,
 		PingInterval: c.PingInterval, PingTimeout: c.PingTimeout,
 		QueueMessages: c.QueueMessages, QueueBytes: int(c.QueueBytes),
 		HandshakeRate: c.HandshakeRate, PendingPolls: c.PendingPolls, InboundRate: c.InboundRate,

@@ -1,4 +1,4 @@
-package bridge
+package replay
 
 import (
 	"context"
@@ -8,24 +8,25 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/journal"
-	"eventspine/internal/quiet"
 )
 
 func TestParseSince(t *testing.T) {
 	for in, want := range map[string]since{
 		``:                                     {},
 		`null`:                                 {},
-		`0`:                                    {plain: true},
-		`9007199254740991`:                     {plain: true, seq: 1<<53 - 1},
+		`0`:                                    {kind: plain},
+		`9007199254740991`:                     {kind: plain, seq: 1<<53 - 1},
+		`"now"`:                                {kind: latest},
 		`{}`:                                   {},
-		`{"user":1,"all":2,"epoch":3}`:         {user: 1, all: 2, epoch: epochs{user: 3}},
-		`{"epoch":{"user":3,"all":4},"all":2}`: {all: 2, epoch: epochs{3, 4}},
+		`{"user":1,"all":2,"epoch":3}`:         {user: 1, all: 2, epoch: Epochs{User: 3}},
+		`{"epoch":{"user":3,"all":4},"all":2}`: {all: 2, epoch: Epochs{3, 4}},
 		`{"user":null,"epoch":null,"x":[1]}`:   {},
 	} {
 		if got, err := parseSince(json.RawMessage(in)); err != nil || got != want {
@@ -45,12 +46,12 @@ func FuzzParseSince(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := parseSince(b)
-		for _, n := range []uint64{s.seq, s.user, s.all, s.epoch.user, s.epoch.all} {
+		for _, n := range []uint64{s.seq, s.user, s.all, s.epoch.User, s.epoch.All} {
 			if err == nil && n >= 1<<53 {
 				t.Fatalf("%s became %+v", b, s)
 			}
 		}
-		if err == nil && len(b) > 0 && !json.Valid(b) && s.plain {
+		if err == nil && len(b) > 0 && !json.Valid(b) && s.kind == plain {
 			t.Fatalf("%q is not JSON and became %+v", b, s)
 		}
 	})
@@ -67,12 +68,13 @@ func (j *fakeJournal) Replay(_ context.Context, user string, after uint64, limit
 	page := journal.Page{Last: after, Complete: true, Epoch: j.epoch}
 	for _, raw := range j.sets[user] {
 		it := stamp(raw)
+		page.Head = it.seq
 		if it.seq <= after {
 			continue
 		}
 		if len(page.Events) == limit {
 			page.More = true
-			break
+			continue
 		}
 		page.Events, page.Last = append(page.Events, raw), it.seq
 	}
@@ -91,16 +93,28 @@ func (j *fakeJournal) Lookup(_ context.Context, p int, seqs []uint64) ([]journal
 	return out, j.fail
 }
 
-const noon = int64(1_700_000_000_000)
-
-func newSyncer(j replayer) *syncer {
-	return &syncer{journal: j, recent: newRecent(100, 16), partitions: 16, window: 5 * time.Minute, limit: 1000,
-		now: func() time.Time { return time.UnixMilli(noon + 60_000) }, m: freshMetrics(), log: quiet.New(nil, time.Second)}
+func (j *fakeJournal) Heads(context.Context) ([]journal.Head, error) {
+	out := make([]journal.Head, 16)
+	for user, set := range j.sets {
+		for _, raw := range set {
+			h := &out[event.Partition(user, "", 16)]
+			h.Seq, h.Epoch = max(h.Seq, stamp(raw).seq), j.epoch
+		}
+	}
+	return out, j.fail
 }
 
-func ask(t *testing.T, s *syncer, user, arg string) (ids string, in info) {
+const noon = int64(1_700_000_000_000)
+
+func newReplayer(j Journal) *Replayer {
+	r := New(Options{Journal: j, Partitions: 16, Registry: prometheus.NewRegistry()})
+	r.now = func() time.Time { return time.UnixMilli(noon + 60_000) }
+	return r
+}
+
+func ask(t *testing.T, s *Replayer, user, arg string) (ids string, in Info) {
 	t.Helper()
-	got := s.sync(context.Background(), user, json.RawMessage(arg))
+	got := s.Sync(context.Background(), user, json.RawMessage(arg))
 	var names []string
 	for _, raw := range got.Events {
 		var e struct{ ID string }
@@ -144,7 +158,7 @@ func TestSync(t *testing.T) {
 		"a number that is yet to come":    {`99999999`, everything, false},
 		"the first number, an hour later": {`1001`, "*-11 ana-1002 *-12 ana-1005", true},
 	} {
-		ids, in := ask(t, newSyncer(twoSets()), "ana", tt.arg)
+		ids, in := ask(t, newReplayer(twoSets()), "ana", tt.arg)
 		if ids != tt.want || in.Complete != tt.complete || in.More {
 			t.Errorf("%s: %q complete %v more %v; want %q complete %v", name, ids, in.Complete, in.More, tt.want, tt.complete)
 		}
@@ -155,8 +169,8 @@ func TestSync(t *testing.T) {
 }
 
 func TestSyncGoesOnFromLast(t *testing.T) {
-	s := newSyncer(twoSets())
-	s.limit = 1
+	s := newReplayer(twoSets())
+	s.opt.Limit = 1
 	var got []string
 	arg := `0`
 	for range 10 {
@@ -182,7 +196,7 @@ func TestPlainNumberDoesNotRepeatWhatWasDelivered(t *testing.T) {
 		"ana": {stored("ana", "status", 1001, noon+100), stored("ana", "status", 1002, noon+400)},
 		"*":   {stored("*", "alert", 11, noon), stored("*", "alert", 12, noon+200), stored("*", "alert", 13, noon+300)},
 	}}
-	s := newSyncer(j)
+	s := newReplayer(j)
 	if ids, _ := ask(t, s, "ana", `1001`); ids != "*-11 *-12 *-13 ana-1002" {
 		t.Errorf("after a restart: %s", ids)
 	}
@@ -205,7 +219,7 @@ func TestPlainNumberAndAPartitionThatWaited(t *testing.T) {
 		"ana": {stored("ana", "status", 1001, noon+20_000)},
 		"*":   {stored("*", "alert", 11, noon), stored("*", "alert", 12, noon+1000), stored("*", "alert", 13, noon+2000)},
 	}}
-	s := newSyncer(j)
+	s := newReplayer(j)
 	own, all := event.Partition("ana", "", 16), event.Partition("*", "", 16)
 	for _, p := range []place{{all, 11}, {own, 1001}, {all, 12}, {all, 13}} {
 		s.recent.add(p)
@@ -216,20 +230,20 @@ func TestPlainNumberAndAPartitionThatWaited(t *testing.T) {
 }
 
 func TestPlainNumberOutsideTheWindow(t *testing.T) {
-	s := newSyncer(twoSets())
+	s := newReplayer(twoSets())
 	s.now = func() time.Time { return time.UnixMilli(noon).Add(5*time.Minute + 25*time.Second) }
 	if ids, in := ask(t, s, "ana", `1002`); in.Complete || !strings.Contains(ids, "ana-1005") {
 		t.Errorf("%s complete %v: broadcasts before the window cannot be ruled out", ids, in.Complete)
 	}
-	s = newSyncer(twoSets())
-	s.limit = 2
+	s = newReplayer(twoSets())
+	s.opt.Limit = 2
 	if _, in := ask(t, s, "ana", `1001`); in.Complete {
 		t.Errorf("%+v: the bound on a set may have cut broadcasts off", in)
 	}
 }
 
 func TestSyncThatCannot(t *testing.T) {
-	s := newSyncer(&fakeJournal{fail: fault.Errorf("", fault.Unavailable, "redis is away: secret")})
+	s := newReplayer(&fakeJournal{fail: fault.Errorf("", fault.Unavailable, "redis is away: secret")})
 	if ids, in := ask(t, s, "ana", `7`); ids != "" || in.Complete || in.Error == "" || strings.Contains(in.Error, "secret") || in.Last != nil {
 		t.Errorf("%q %+v", ids, in)
 	}
@@ -260,11 +274,11 @@ func TestMerge(t *testing.T) {
 		own, all := draw("u"), draw("a")
 		events, cut := merge(own, all)
 		var perSet [2]int
-		for _, raw := range events {
-			k := map[byte]int{'u': 0, 'a': 1}[raw[0]]
+		for _, it := range events {
+			k := map[byte]int{'u': 0, 'a': 1}[it.raw[0]]
 			perSet[k]++
-			if want := fmt.Sprintf("%c%d", raw[0], perSet[k]); string(raw) != want {
-				t.Fatalf("%s in place of %s", raw, want)
+			if want := fmt.Sprintf("%c%d", it.raw[0], perSet[k]); string(it.raw) != want || it.all != (k == 1) {
+				t.Fatalf("%s in place of %s", it.raw, want)
 			}
 		}
 		if cut || perSet[0] != len(own.items) || perSet[1] != len(all.items) {
@@ -275,8 +289,8 @@ func TestMerge(t *testing.T) {
 
 func TestMergeStopsAtItsBytes(t *testing.T) {
 	big := make([]byte, syncBytes/2+1)
-	own := &set{last: 3, items: []item{{big, 1, 1}, {big, 2, 3}, {big, 3, 5}}}
-	all := &set{last: 9, items: []item{{big, 8, 2}, {big, 9, 4}}}
+	own := &set{last: 3, items: []item{{raw: big, seq: 1, at: 1}, {raw: big, seq: 2, at: 3}, {raw: big, seq: 3, at: 5}}}
+	all := &set{last: 9, items: []item{{raw: big, seq: 8, at: 2}, {raw: big, seq: 9, at: 4}}}
 	events, cut := merge(own, all)
 	if len(events) != 2 || !cut || own.last != 1 || all.last != 8 {
 		t.Errorf("%d events, cut %v, last %d and %d", len(events), cut, own.last, all.last)
