@@ -67,7 +67,7 @@ type Options struct {
 // costs little; their expiry and whether they were revoked is checked every time. Safe for
 // concurrent use.
 type Verifier struct {
-	keys       *keys
+	keys       *ring
 	algorithms []string
 	parser     *jwt.Parser
 	now        func() time.Time
@@ -100,7 +100,7 @@ func NewVerifier(s Settings, o Options) (*Verifier, error) {
 		o.Revoked = func(context.Context, Identity) error { return nil }
 	}
 	m := newMetrics(o.Registry)
-	k, err := newKeys(s, o, m)
+	k, err := newRing(s, o, m)
 	if err != nil {
 		return nil, err
 	}

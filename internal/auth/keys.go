@@ -26,9 +26,9 @@ const (
 	refreshRetry = 30 * time.Second
 )
 
-// keys are the secrets and the public keys that signatures are checked with. Safe for concurrent
+// ring holds the secrets and the public keys that signatures are checked with. Safe for concurrent
 // use.
-type keys struct {
+type ring struct {
 	secrets []Secret
 	source  string // of the key set: a file or a URL; empty: none
 	client  *http.Client
@@ -43,12 +43,12 @@ type keys struct {
 	read    time.Time     // when it was read last, or tried; guarded by turn
 }
 
-func newKeys(s Settings, o Options, m *metrics) (*keys, error) {
+func newRing(s Settings, o Options, m *metrics) (*ring, error) {
 	secrets, _ := ParseSecrets(s.JWTSecrets) // Validate has looked at them
 	if s.JWTSecret != "" {
 		secrets = append([]Secret{{Value: s.JWTSecret}}, secrets...)
 	}
-	k := &keys{secrets: secrets, source: s.JWTKeys, every: s.JWTRefresh, m: m, away: quiet.NewDependency("token keys", o.Log), turn: make(chan struct{}, 1)}
+	k := &ring{secrets: secrets, source: s.JWTKeys, every: s.JWTRefresh, m: m, away: quiet.NewDependency("token keys", o.Log), turn: make(chan struct{}, 1)}
 	if _, web := webAddress(k.source); web {
 		k.client = &http.Client{Timeout: fetchTimeout, CheckRedirect: onlySafe,
 			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: o.TLS}}
@@ -72,7 +72,7 @@ func onlySafe(r *http.Request, via []*http.Request) error {
 
 // run reads the key set, and again every refresh, until ctx ends. What was read stays in force
 // while the source is away.
-func (k *keys) run(ctx context.Context) {
+func (k *ring) run(ctx context.Context) {
 	if k.source == "" {
 		<-ctx.Done()
 		return
@@ -89,7 +89,7 @@ func (k *keys) run(ctx context.Context) {
 }
 
 // refresh reads the key set, however lately it was read. Every failure may be tried again.
-func (k *keys) refresh(ctx context.Context) error {
+func (k *ring) refresh(ctx context.Context) error {
 	select {
 	case k.turn <- struct{}{}:
 		defer func() { <-k.turn }()
@@ -103,7 +103,7 @@ func (k *keys) refresh(ctx context.Context) error {
 // and returns when it may look again. It waits for one read at most. Tokens that name unknown keys
 // can be made by everybody, so they cost one read per fetchPause, however many they are, and few
 // wait.
-func (k *keys) ask(ctx context.Context) {
+func (k *ring) ask(ctx context.Context) {
 	if k.source == "" {
 		return
 	}
@@ -123,7 +123,7 @@ func (k *keys) ask(ctx context.Context) {
 }
 
 // load reads the source once, within fetchTimeout. The caller holds the turn, or is alone.
-func (k *keys) load(ctx context.Context) error {
+func (k *ring) load(ctx context.Context) error {
 	k.read = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -150,7 +150,7 @@ func (k *keys) load(ctx context.Context) error {
 	return nil
 }
 
-func (k *keys) fetch(ctx context.Context) ([]byte, error) {
+func (k *ring) fetch(ctx context.Context) ([]byte, error) {
 	if k.client == nil {
 		f, err := os.Open(k.source)
 		if err != nil {
@@ -184,7 +184,7 @@ func bounded(r io.Reader) ([]byte, error) {
 }
 
 // ready is nil once there is something to check signatures with.
-func (k *keys) ready() error {
+func (k *ring) ready() error {
 	if k.source != "" && k.public.Load() == nil {
 		return k.away.State()
 	}
@@ -193,7 +193,7 @@ func (k *keys) ready() error {
 
 // For a token's kind of signature and kid: what to check it with. A key serves one algorithm only,
 // whatever a token says of itself: a secret never verifies RS256, a public key never HS256.
-func (k *keys) find(t *jwt.Token) (any, error) {
+func (k *ring) find(t *jwt.Token) (any, error) {
 	id, named := t.Header["kid"].(string)
 	if _, there := t.Header["kid"]; there != named {
 		return nil, errBadHeader
@@ -223,7 +223,7 @@ func (k *keys) find(t *jwt.Token) (any, error) {
 }
 
 // algorithms are those there can be keys for.
-func (k *keys) algorithms() []string {
+func (k *ring) algorithms() []string {
 	var out []string
 	if len(k.secrets) > 0 {
 		out = append(out, jwt.SigningMethodHS256.Name)
@@ -235,4 +235,4 @@ func (k *keys) algorithms() []string {
 }
 
 // String keeps the secrets out of whatever prints it.
-func (k *keys) String() string { return fmt.Sprintf("%d secrets and %q", len(k.secrets), k.source) }
+func (k *ring) String() string { return fmt.Sprintf("%d secrets and %q", len(k.secrets), k.source) }
