@@ -192,7 +192,7 @@ func (s *Server) reserve(h *handshake, r *http.Request) (status int, err error) 
 	default:
 		return http.StatusBadRequest, fault.Errorf("", fault.Invalid, "transport must be websocket or polling")
 	}
-	release, err := s.hub.Reserve(h.user.ID)
+	release, err := s.hub.Reserve(h.user.ID, addr)
 	if err != nil {
 		return http.StatusTooManyRequests, err
 	}

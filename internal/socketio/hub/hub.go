@@ -31,6 +31,8 @@ type Options struct {
 	// order, and never twice at the same time for one user. A part of the hub is locked meanwhile, so
 	// it must not wait and must not call the hub.
 	Watch func(user string, online bool)
+	// PerAddress bounds the connections from one client address; 0: no bound.
+	PerAddress int
 }
 
 const hubShards = 64
@@ -39,10 +41,14 @@ const hubShards = 64
 // packet is emitted.
 type Hub struct {
 	perUser, total int
+	perAddress     int
 	seed           maphash.Seed
 	watch          func(user string, online bool) // or nil
 	count          atomic.Int64                   // reserved connections
 	shards         [hubShards]hubShard
+
+	addrMu sync.Mutex
+	addrs  map[string]int // reserved connections by address, when they are bounded
 }
 
 type hubShard struct {
@@ -53,7 +59,7 @@ type hubShard struct {
 
 // New makes a hub that admits perUser connections of one user and total in all.
 func New(perUser, total int, o Options) *Hub {
-	h := &Hub{perUser: perUser, total: total, seed: maphash.MakeSeed(), watch: o.Watch}
+	h := &Hub{perUser: perUser, total: total, seed: maphash.MakeSeed(), watch: o.Watch, perAddress: o.PerAddress, addrs: map[string]int{}}
 	for i := range h.shards {
 		h.shards[i].conns, h.shards[i].reserved = map[string][]Conn{}, map[string]int{}
 	}
@@ -64,21 +70,56 @@ func (h *Hub) shard(user string) *hubShard {
 	return &h.shards[maphash.String(h.seed, user)%hubShards]
 }
 
-// Reserve takes a place for one more connection of the user, before its handshake. The error is
-// of kind Overloaded. release gives the place back and may be called more than once.
-func (h *Hub) Reserve(user string) (release func(), err error) {
+// Reserve takes a place for one more connection of the user from the address, an AddressKey. The
+// error is of kind Overloaded. release gives the place back and may be called more than once.
+func (h *Hub) Reserve(user, addr string) (release func(), err error) {
+	if !h.takeAddress(addr) {
+		return nil, fault.Errorf("", fault.Overloaded, "this address has %d connections already", h.perAddress)
+	}
+	if err := h.reserve(user); err != nil {
+		h.leaveAddress(addr)
+		return nil, err
+	}
+	return sync.OnceFunc(func() { h.unreserve(user); h.leaveAddress(addr) }), nil
+}
+
+func (h *Hub) takeAddress(addr string) bool {
+	if h.perAddress <= 0 {
+		return true
+	}
+	h.addrMu.Lock()
+	defer h.addrMu.Unlock()
+	if h.addrs[addr] >= h.perAddress {
+		return false
+	}
+	h.addrs[addr]++
+	return true
+}
+
+func (h *Hub) leaveAddress(addr string) {
+	if h.perAddress <= 0 {
+		return
+	}
+	h.addrMu.Lock()
+	defer h.addrMu.Unlock()
+	if h.addrs[addr]--; h.addrs[addr] == 0 {
+		delete(h.addrs, addr)
+	}
+}
+
+func (h *Hub) reserve(user string) error {
 	s := h.shard(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reserved[user] >= h.perUser {
-		return nil, fault.Errorf("", fault.Overloaded, "this user has %d connections already", h.perUser)
+		return fault.Errorf("", fault.Overloaded, "this user has %d connections already", h.perUser)
 	}
 	if h.count.Add(1) > int64(h.total) {
 		h.count.Add(-1)
-		return nil, fault.Errorf("", fault.Overloaded, "this bridge holds all the connections it may")
+		return fault.Errorf("", fault.Overloaded, "this bridge holds all the connections it may")
 	}
 	s.reserved[user]++
-	return sync.OnceFunc(func() { h.unreserve(user) }), nil
+	return nil
 }
 
 func (h *Hub) unreserve(user string) {
@@ -164,17 +205,17 @@ func emit(conns []Conn, p *Packet) int {
 	return n
 }
 
-// Users iterates over the users that have a connection. Who comes or goes meanwhile may be in it
-// or not; nothing is locked while the loop's body runs.
-func (h *Hub) Users() iter.Seq[string] {
-	return func(yield func(string) bool) {
+// Users iterates over the users that have a connection, and how many each has. Who comes or goes
+// meanwhile may be in it or not; nothing is locked while the loop's body runs.
+func (h *Hub) Users() iter.Seq2[string, int] {
+	return func(yield func(string, int) bool) {
 		for i := range h.shards {
 			s := &h.shards[i]
 			s.mu.RLock()
-			users := slices.Collect(maps.Keys(s.conns))
+			users := maps.Clone(s.conns)
 			s.mu.RUnlock()
-			for _, user := range users {
-				if !yield(user) {
+			for user, conns := range users {
+				if !yield(user, len(conns)) {
 					return
 				}
 			}

@@ -2,7 +2,7 @@ package hub
 
 import (
 	"fmt"
-	"slices"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -155,28 +155,28 @@ func TestHubUnderChange(t *testing.T) {
 
 func TestHubCapsConnections(t *testing.T) {
 	h := New(2, 3, Options{})
-	release, err := h.Reserve("ana")
+	release, err := h.Reserve("ana", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = h.Reserve("ana"); err != nil {
+	if _, err = h.Reserve("ana", ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = h.Reserve("ana"); fault.KindOf(err) != fault.Overloaded {
+	if _, err = h.Reserve("ana", ""); fault.KindOf(err) != fault.Overloaded {
 		t.Errorf("third connection of a user: %v", err)
 	}
-	if _, err = h.Reserve("bob"); err != nil {
+	if _, err = h.Reserve("bob", ""); err != nil {
 		t.Error(err)
 	}
-	if _, err = h.Reserve("eve"); fault.KindOf(err) != fault.Overloaded {
+	if _, err = h.Reserve("eve", ""); fault.KindOf(err) != fault.Overloaded {
 		t.Errorf("fourth connection: %v", err)
 	}
 	release()
 	release()
-	if _, err = h.Reserve("ana"); err != nil {
+	if _, err = h.Reserve("ana", ""); err != nil {
 		t.Errorf("after a release: %v", err)
 	}
-	if _, err = h.Reserve("ana"); err == nil {
+	if _, err = h.Reserve("ana", ""); err == nil {
 		t.Error("a place was given back twice")
 	}
 }
@@ -252,7 +252,7 @@ func TestHubWatchesUsersComeAndGo(t *testing.T) {
 	h.Add(phone)
 	h.Add(desk)
 	h.Add(bob)
-	if users := slices.Sorted(h.Users()); fmt.Sprint(users) != "[ana bob]" || h.Connections("ana") != 2 || h.Connections("eve") != 0 {
+	if users := maps.Collect(h.Users()); fmt.Sprint(users) != "map[ana:2 bob:1]" || h.Connections("ana") != 2 || h.Connections("eve") != 0 {
 		t.Errorf("users %v, %d connections of ana", users, h.Connections("ana"))
 	}
 	h.Remove(phone)

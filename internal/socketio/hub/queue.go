@@ -4,9 +4,11 @@ import "sync"
 
 // Message is one packet of a protocol on its way out.
 type Message struct {
-	Text  []byte
-	Frame any  // the same as the protocol's own frame, shared by all connections, or nil
-	Event bool // an event; otherwise an answer to the client
+	Text   []byte
+	Frame  any    // the same as the protocol's own frame, shared by all connections, or nil
+	Wire   []byte // a finished websocket frame whose end is Text, shared by all connections, or nil
+	Event  bool   // an event; otherwise an answer to the client
+	Binary bool   // Text is binary
 }
 
 // Queue holds what a connection has not been sent yet. Events are bounded in number and bytes;
@@ -28,6 +30,10 @@ type Queue struct {
 func (q *Queue) Put(m Message) (start, full bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.put(m)
+}
+
+func (q *Queue) put(m Message) (start, full bool) {
 	n := len(m.Text)
 	switch {
 	case q.closed:
@@ -48,6 +54,51 @@ func (q *Queue) Put(m Message) (start, full bool) {
 	start = !q.writing
 	q.writing = true
 	return start, false
+}
+
+// PutAll is Put for answers that belong together: nothing comes between them, and the bound is
+// asked once, as for one message.
+func (q *Queue) PutAll(all []Message) (start, full bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for _, m := range all {
+		n += len(m.Text)
+	}
+	switch {
+	case q.closed, len(all) == 0:
+		return false, false
+	case q.replyBytes > 0 && q.replyBytes+n > q.MaxBytes:
+		return false, true
+	}
+	q.replyBytes += n
+	for _, m := range all {
+		m.Event = false
+		q.items = append(q.items, m)
+	}
+	start = !q.writing
+	q.writing = true
+	return start, false
+}
+
+// Claim is Put for a caller who can write at once: when nothing is queued and nobody is writing,
+// m is claimed, not added: the caller writes it and then takes the rest.
+func (q *Queue) Claim(m Message) (claimed, start, full bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.writing && len(q.items) == 0 && !q.closed {
+		q.writing = true
+		return true, false, false
+	}
+	start, full = q.put(m)
+	return false, start, full
+}
+
+// Seize makes the caller the one who writes, whoever was it before.
+func (q *Queue) Seize() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.writing = true
 }
 
 // Take hands over the oldest messages, at least one and no more than about maxBytes, and appends
