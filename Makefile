@@ -4,7 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build test test-short lint bench soak bench-zmq chaos fuzz generate clean
+.PHONY: help build test deploy-check rehearsal test-short lint bench soak bench-zmq chaos fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,12 @@ build: ## build all programs into bin/
 
 test: ## every test, on real servers; installs what it needs and says so
 	test/run.sh
+
+deploy-check: ## the units, the templates and the compose file, without a cloud (part of `make test`)
+	test/deploy/check.sh
+
+rehearsal: ## the deployment on three machines of its own: systemd, firewall, UserData, kills and reboots
+	test/rehearsal/run.sh
 
 test-short: ## the tests that need nothing but Go (with a C compiler at hand, also the race detector)
 	go test $(shell command -v gcc >/dev/null && echo -race) ./...

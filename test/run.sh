@@ -2,4 +2,5 @@
 # Every test on real servers, with the race detector. `make test` calls it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+test/deploy/check.sh
 exec test/servers.sh go test -race -timeout 15m ./...
