@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: servers.sh COMMAND...     run a command with the real servers at hand.
-# Installs what is missing (redis-server, Node, Python's ZeroMQ, a Java runtime with Maven) with
+# Installs what is missing (redis-server, Node, Chromium, Python's ZeroMQ, a Java runtime with Maven) with
 # a line that says so, starts a genuine Elasticsearch for the time of the command, and sets
 # EVENTSPINE_TEST_ES and EVENTSPINE_REQUIRE_SERVERS, so that no test is skipped.
 set -euo pipefail
@@ -24,6 +24,7 @@ need gcc gcc libc6-dev
 need redis-server redis-server
 need node nodejs
 need npm npm
+need chromium chromium
 need mvn maven
 need javac default-jdk-headless
 need python3 python3
@@ -35,10 +36,13 @@ if ! python3 -c 'import zmq' 2>/dev/null; then
 	export PATH="$shims:$PATH"
 	trap 'rm -rf "$shims"' EXIT
 fi
-if [ ! -d "$root/test/socketio/node_modules" ]; then
-	echo "installing the Socket.IO clients from npm"
-	(cd "$root/test/socketio" && npm ci --no-audit --no-fund --loglevel=error)
-fi
+packages() { # packages DIRECTORY WHAT
+	[ "$root/$1/node_modules/.package-lock.json" -nt "$root/$1/package-lock.json" ] && return
+	echo "installing $2 from npm"
+	(cd "$root/$1" && npm ci --no-audit --no-fund --loglevel=error)
+}
+packages test/socketio "the Socket.IO clients"
+packages clients/js "what clients/js is built and tested with"
 
 export EVENTSPINE_REQUIRE_SERVERS=1
 cd "$root"
