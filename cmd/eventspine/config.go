@@ -14,17 +14,22 @@ import (
 
 func configCommand() *cobra.Command {
 	var markdown bool
+	var service string
 	c := &cobra.Command{
 		Use:   "config",
 		Short: "Print every setting of every service: name, default, meaning",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if markdown {
+			switch {
+			case service != "":
+				return settingsEnv(c.OutOrStdout(), service)
+			case markdown:
 				return settingsMarkdown(c.OutOrStdout())
 			}
 			return settingsText(c.OutOrStdout())
 		},
 	}
+	c.Flags().StringVar(&service, "env", "", "as the environment file of this `service`, such as api, with each default commented out")
 	c.Flags().BoolVar(&markdown, "markdown", false, "as the page docs/settings.md")
 	return c
 }
@@ -55,6 +60,27 @@ func settingsText(w io.Writer) error {
 		_, _ = fmt.Fprintln(t)
 	}
 	return t.Flush()
+}
+
+// settingsEnv writes what a service reads as a file for env or systemd's EnvironmentFile=.
+func settingsEnv(w io.Writer, service string) error {
+	for _, s := range allSettings() {
+		if s.name != service {
+			continue
+		}
+		var b strings.Builder
+		fmt.Fprintf(&b, "# Settings of eventspine's %s. NAME_FILE gives the setting NAME the content of a file.\n", service)
+		for _, x := range s.settings {
+			value := x.Value
+			if x.Secret {
+				value = ""
+			}
+			fmt.Fprintf(&b, "\n# %s\n#%s=%s\n", x.Meaning, x.Name, value)
+		}
+		_, err := io.WriteString(w, b.String())
+		return err
+	}
+	return usage(fmt.Errorf("--env takes the name of a service: api, worker, proxy, indexer or bridge, not %q", service))
 }
 
 func settingsMarkdown(w io.Writer) error {

@@ -15,7 +15,7 @@ import (
 // layers lists the packages from the top down. A package imports only packages of lines below
 // its own; a line in brackets may also import itself.
 var layers = [][]string{
-	{"cmd/api", "cmd/worker", "cmd/proxy", "cmd/indexer", "cmd/bridge", "cmd/eventspine", "bench", "test/harness"},
+	{"cmd/api", "cmd/worker", "cmd/proxy", "cmd/indexer", "cmd/bridge", "cmd/eventspine", "bench", "test/harness", "deploy/package/sbom"},
 	{"internal/suite"},
 	{"internal/testkit"},
 	{"internal/embedded/redis", "internal/embedded/search"},
