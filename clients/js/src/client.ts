@@ -372,7 +372,7 @@ export class Client<M extends EventMap = EventMap> {
 
   #answered(events: readonly SpineEvent[], info: SyncInfo): void {
     const after = milliseconds(info.retryAfter);
-    if (after !== undefined || info.error !== undefined) return this.#askLater(info.error ?? 'the bridge is busy', after);
+    if (info.last === undefined && (after !== undefined || info.error !== undefined)) return this.#askLater(info.error ?? 'the bridge is busy', after);
     this.#timers.clear('watch');
     this.#asking.reset();
     const again = this.#sequence.answered(events, info);

@@ -105,17 +105,21 @@ export class Sequence {
   }
 
   /**
-   * The answer to what was asked, or to the handshake. It must not have an `error` or `retryAfter`.
+   * The answer to what was asked, or to the handshake. One without `last` that has an `error` or
+   * `retryAfter` is none.
    * True: ask again, there is more.
    */
   answered(events: readonly SpineEvent[], info: SyncInfo): boolean {
     if (this.#mode === 'away' || this.#mode === 'live') return false;
-    if (info.complete === false && this.cursor) this.#options.gap({ since: this.cursor });
+    const last = parseCursor(info.last);
+    if (info.complete === false && this.cursor) {
+      this.#options.gap({ since: this.cursor });
+      if (last) this.cursor = credible(this.cursor, last, events);
+    }
     const handshake = this.#mode === 'replay'; // its events came one by one
     const before = this.cursor;
     for (const event of events) this.#accept(event);
     if (this.#gone()) return false;
-    const last = parseCursor(info.last);
     if (last) this.cursor = this.cursor ? later(this.cursor, last) : last;
     if (this.#overflown || (info.more === true && (handshake || advanced(before, this.cursor)))) {
       this.#overflown = false;
@@ -168,4 +172,16 @@ export class Sequence {
 /** Whether an answer brought the client on. A bridge that says "more" and gives nothing must not be asked for ever. */
 function advanced(before: Cursor | undefined, now: Cursor | undefined): boolean {
   return now !== undefined && (before === undefined || now.user > before.user || now.all > before.all);
+}
+
+/**
+ * The cursor without what the bridge's journal never was at, such as that of another system at the same
+ * address: everything to come would look as if it had been seen.
+ */
+function credible(cursor: Cursor, last: Cursor, events: readonly SpineEvent[]): Cursor {
+  for (const side of ['user', 'all'] as const) {
+    const beyond = last[side] < cursor[side] || events.some((e) => sideOf(e) === side && e.seq <= cursor[side]);
+    if (beyond) cursor = moved(cursor, side, 0, 0);
+  }
+  return cursor;
 }

@@ -191,6 +191,17 @@ describe('what was missed', () => {
     expect(gaps).toEqual([]);
   });
 
+  it('is given up when the bridge does not know the position, and says another', async () => {
+    const store = memoryStore();
+    store.save(`eventspine:cursor:${bridge.url}:ana`, { user: 1e12, all: 1e12, epoch: { user: 1e12, all: 1e12 } });
+    bridge.synced = false;
+    bridge.interfere = () => ({ complete: false, error: 'nobody was ever there', last: bridge.journal().head() });
+    const { ids, gaps } = await live({ store, answerTimeout: 50 });
+    expect(gaps).toHaveLength(1);
+    bridge.emit();
+    await until(() => expect(ids).toEqual(['user1']));
+  });
+
   it('can be asked for', async () => {
     const { client, ids } = await live();
     bridge.journal().add('user');

@@ -126,6 +126,24 @@ describe('Sequence', () => {
     expect(sequence.received(j.add('user'))).toBe(false);
   });
 
+  it('does not believe a position the journal was never at', () => {
+    for (const handshake of [true, false]) {
+      const j = new Journal();
+      j.add('user');
+      j.add('all');
+      const { sequence, got, gaps } = open();
+      sequence.cursor = { user: 1e12, all: 0, epoch: { user: 1e12, all: 0 } };
+      sequence.connected();
+      if (!handshake) sequence.ask();
+      sequence.answered(handshake ? [] : j.events, { complete: false, more: false, last: j.head(), error: 'unknown' });
+      expect(sequence.cursor).toEqual(j.head());
+      sequence.received(j.add('user'));
+      sequence.received(j.add('all'));
+      expect(got).toEqual([...(handshake ? [] : ['user1', 'all1']), 'user2', 'all2']);
+      expect(gaps).toHaveLength(1);
+    }
+  });
+
   it('stays where it is when a handler ends it', () => {
     const j = new Journal();
     const got: string[] = [];
