@@ -16,12 +16,12 @@ import (
 // its own; a line in brackets may also import itself.
 var layers = [][]string{
 	{"cmd/api", "cmd/worker", "cmd/proxy", "cmd/indexer", "cmd/bridge", "cmd/eventspine", "bench", "test/harness", "deploy/package/sbom"},
-	{"internal/suite"},
+	{"internal/suite", "internal/doctor"},
 	{"internal/testkit"},
 	{"internal/embedded/redis", "internal/embedded/search"},
 	{"internal/api", "internal/worker", "internal/proxy", "internal/indexer", "internal/bridge"},
 	{"internal/ingest", "internal/fanout", "internal/maintain"},
-	{"internal/journal", "internal/checkpoint", "internal/profile", "internal/archive", "internal/auth"},
+	{"internal/journal", "internal/checkpoint", "internal/profile", "internal/presence", "internal/archive", "internal/auth"},
 	{"internal/rdb", "internal/health"},
 	{"internal/status"},
 	{"internal/mdp", "internal/clone"},
@@ -47,7 +47,7 @@ var homes = map[string][]string{
 	"github.com/elastic/go-elasticsearch":  {"internal/archive"},
 	"github.com/golang-jwt/jwt":            {"internal/auth"},
 	"github.com/go-chi/chi":                {"internal/api"},
-	"github.com/redis/go-redis":            {"internal/rdb", "internal/journal", "internal/checkpoint", "internal/profile"},
+	"github.com/redis/go-redis":            {"internal/rdb", "internal/journal", "internal/checkpoint", "internal/profile", "internal/auth", "internal/presence"},
 	"github.com/alicebob/miniredis":        {"internal/embedded/redis"},
 	"modernc.org/sqlite":                   {"internal/embedded/search"},
 	"github.com/expr-lang/expr":            {"internal/rules"},
