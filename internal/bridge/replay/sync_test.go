@@ -78,6 +78,7 @@ func (j *fakeJournal) Replay(_ context.Context, user string, after uint64, limit
 		}
 		page.Events, page.Last = append(page.Events, raw), it.seq
 	}
+	page.Complete = after == 0 || after >= page.Epoch && after <= page.Head
 	return page, j.fail
 }
 
