@@ -90,5 +90,95 @@ describe('socket.io-client 2.5.0 in Chromium', () => {
   });
 });
 
-void bridge;
-void range;
+for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
+  describe(`the newest socket.io-client in Chromium, over ${transports.join(' and ')}`, () => {
+    it('connects, gets events, syncs, and recovers by itself', async () => {
+      const user = someone();
+      const page = await open('socket.io-4.js');
+      await plain(page, { auth: { token: await token(user) }, transports });
+      await until(async () => expect(await engine(page)).toBe(transports.at(-1)));
+      await emit(user, 1, 3);
+      await until(async () => expect(await got(page)).toEqual([1, 2, 3]));
+      expect((await sync(page, { user: 0, all: 0 })).numbers).toEqual(expect.arrayContaining([1, 2, 3]));
+      await page.evaluate(() => (globalThis as unknown as { socket: any }).socket.io.engine.close());
+      await emit(user, 4, 5);
+      await until(async () => expect(await page.evaluate(() => (globalThis as unknown as { log: string[] }).log)).toEqual(['connect', 'disconnect', 'connect']));
+      await until(async () => expect(await got(page)).toEqual([1, 2, 3, 4, 5]));
+      expect(await page.evaluate(() => (globalThis as unknown as { socket: any }).socket.recovered as boolean)).toBe(true);
+      await page.context().close();
+    });
+  });
+}
+
+describe('the package in Chromium', () => {
+  /** Connects the package's one file in the page. Its tokens come from here. */
+  async function start(page: Page, user: string): Promise<void> {
+    await page.evaluate(async ([url, token]) => {
+      const w = globalThis as unknown as { Eventspine: typeof import('../../src/index.js'); client: import('../../src/index.js').Client; got: number[]; log: string[] };
+      w.got = [];
+      w.log = [];
+      w.client = w.Eventspine.createClient({ url, token, backoff: { first: 200, max: 200 } });
+      w.client.on('notification', (e) => w.got.push((e.data as { n: number }).n));
+      w.client.onState((s) => w.log.push(s));
+      w.client.onGap(() => w.log.push('gap'));
+      w.client.connect();
+    }, [system.bridge, await token(user)] as const);
+    await until(async () => expect(await log(page)).toContain('live'));
+  }
+  const log = (page: Page) => page.evaluate(() => (globalThis as unknown as { log: string[] }).log);
+
+  it('goes on after a reload, and after the bridge was killed, without a gap or a repeat', async () => {
+    const user = someone();
+    const page = await open('eventspine.js');
+    await start(page, user);
+    await emit(user, 1, 2);
+    await until(async () => expect(await got(page)).toEqual([1, 2]));
+    await page.reload();
+    await emit(user, 3, 4);
+    await start(page, user);
+    await until(async () => expect(await got(page)).toEqual([3, 4]));
+    await bridge.kill();
+    await until(async () => expect(await log(page)).toContain('waiting'));
+    await emit(user, 5, 9);
+    await bridge.start();
+    await until(async () => expect(await got(page)).toEqual(range(3, 9)));
+    expect(await log(page)).not.toContain('gap');
+    await page.context().close();
+  });
+
+  it('shares the cursor between tabs, and not between users', async () => {
+    const [ana, bob] = [someone(), someone()];
+    const first = await open('eventspine.js');
+    await start(first, ana);
+    await emit(ana, 1);
+    await until(async () => expect(await got(first)).toEqual([1]));
+    await first.evaluate(() => (globalThis as unknown as { client: import('../../src/index.js').Client }).client.close());
+    await emit(ana, 2);
+    const second = await open('eventspine.js', await first.context().newPage());
+    await start(second, ana);
+    await until(async () => expect(await got(second)).toEqual([2]));
+    const third = await open('eventspine.js', await first.context().newPage());
+    await start(third, bob);
+    await emit(bob, 3);
+    await until(async () => expect(await got(third)).toEqual([3]));
+    expect(await third.evaluate(() => Object.keys(localStorage).length)).toBe(2);
+    await first.context().close();
+  });
+
+  it('comes back when the network does', async () => {
+    const user = someone();
+    const page = await open('eventspine.js');
+    await start(page, user);
+    await page.context().setOffline(true);
+    await page.evaluate(() => { // a transport that is cut is only noticed by its silence
+      const { client } = globalThis as unknown as { client: import('../../src/index.js').Client };
+      client.close();
+      client.connect();
+    });
+    await until(async () => expect(await log(page)).toContain('waiting'));
+    await emit(user, 1);
+    await page.context().setOffline(false);
+    await until(async () => expect(await got(page)).toEqual([1]));
+    await page.context().close();
+  });
+});
