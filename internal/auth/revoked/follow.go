@@ -25,18 +25,20 @@ const (
 func (l *List) Run(ctx context.Context) error {
 	wait := firstWait
 	for ctx.Err() == nil {
-		err := l.follow(ctx, func() { wait = firstWait })
-		if ctx.Err() != nil {
-			break
+		if err := l.follow(ctx, func() { wait = firstWait }); err != nil && ctx.Err() == nil {
+			l.away.Failed(rdb.Classify("follow revocations", err))
+			pause(ctx, wait)
+			wait = min(2*wait, longWait)
 		}
-		l.away.Failed(rdb.Classify("follow revocations", err))
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, longWait)
 	}
 	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // follow reads everything and then what comes, until there is an error.
@@ -61,11 +63,11 @@ func (l *List) follow(ctx context.Context, works func()) error {
 			look = time.Now().Add(lookEvery)
 			l.forget()
 			if lost, err := l.lost(ctx); err != nil || lost {
-				return err // and begin anew
+				return err // without one: begin anew
 			}
 		}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // load reads the whole stream and returns where it ended. What it lacks of what is known here, Redis

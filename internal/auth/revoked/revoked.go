@@ -188,26 +188,23 @@ func (l *List) store(ctx context.Context, all []entry) error {
 	return err
 }
 
-// take puts entries into the list, tells of them, and returns how many were new.
-func (l *List) take(all []entry) int {
-	now, added := time.Now().UnixMilli(), 0
+// take puts entries into the list, and tells of those that were new.
+func (l *List) take(all []entry) {
+	now, added := time.Now().UnixMilli(), false
 	l.mu.Lock()
 	for _, e := range all {
-		if e.until > now && l.put(e) {
-			added++
-		}
+		added = e.until > now && l.put(e) || added
 	}
 	tokens, users := len(l.tokens), len(l.users)
 	l.mu.Unlock()
 	l.some.Store(tokens+users > 0)
 	l.m.size(tokens, users)
-	if added > 0 {
+	if added {
 		select {
 		case l.changed <- struct{}{}:
 		default: // a value is there
 		}
 	}
-	return added
 }
 
 // put reports whether the entry says anything new. The caller holds mu.
