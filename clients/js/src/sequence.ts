@@ -86,7 +86,6 @@ export class Sequence {
   received(event: SpineEvent): boolean {
     switch (this.#mode) {
       case 'away':
-        return false;
       case 'replay':
         this.#accept(event);
         return false;

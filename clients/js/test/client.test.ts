@@ -202,6 +202,18 @@ describe('what was missed', () => {
     await until(() => expect(ids).toEqual(['user1']));
   });
 
+  it('is not waited for on a connection that is gone', async () => {
+    const { client, ids, errors } = await live();
+    bridge.interfere = (n) => (n === 1 ? 'silent' : undefined);
+    bridge.journal().add('user');
+    bridge.emit();
+    await until(() => expect(bridge.asked).toHaveLength(1));
+    bridge.drop();
+    await until(() => expect(ids).toEqual(['user1', 'user2']));
+    await state(client, 'live');
+    expect(errors).toEqual([]);
+  });
+
   it('can be asked for', async () => {
     const { client, ids } = await live();
     bridge.journal().add('user');
