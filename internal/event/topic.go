@@ -11,12 +11,17 @@ const (
 	TopicUser = "_user." // + encoded user id: metadata changed, drop it from caches
 	TopicMark = "_mark." // + partition: the head of a partition, once a second
 	TopicAck  = "_ack."  // + source: stored up to this write-ahead log index
+	TopicTo   = "_to."   // + encoded user id: every event for the user, given by the proxy to who subscribed to To(user) itself
 	TopicSync = "_sync." // + a secret of the subscriber: the proxy's answer that its subscriptions are in effect
 )
 
 // Topic is the routing key of an event, type.userId, without the space that ends it on the
 // wire. A subscriber to one user adds that space, so that user 42 never gets user 421's.
 func Topic(typ, userID string) string { return typ + "." + EncodeUserID(userID) }
+
+// To is the subscription to every event for the user, whatever its type. It ends with the space,
+// and only the whole of it counts.
+func To(userID string) string { return TopicTo + EncodeUserID(userID) + " " }
 
 // EncodeUserID percent-encodes the bytes of a user id that would break a topic: dot, space,
 // percent, and the control bytes.

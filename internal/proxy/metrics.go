@@ -8,6 +8,7 @@ import (
 
 type metrics struct {
 	forwarded prometheus.Counter
+	addressed prometheus.Counter
 	bad       *prometheus.CounterVec
 }
 
@@ -15,10 +16,12 @@ func newMetrics(r prometheus.Registerer, front, back *zmq.Socket) *metrics {
 	m := &metrics{
 		forwarded: prometheus.NewCounter(prometheus.CounterOpts{Name: "eventspine_proxy_forwarded_messages_total",
 			Help: "good messages taken from publishers and offered to the subscribers"}),
+		addressed: prometheus.NewCounter(prometheus.CounterOpts{Name: "eventspine_proxy_addressed_messages_total",
+			Help: "messages that were given to subscribers of one user's events"}),
 		bad: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "eventspine_proxy_bad_messages_total",
 			Help: "messages from publishers that are not one frame of topic, space and body, by reason"}, []string{"reason"}),
 	}
-	r.MustRegister(m.forwarded, m.bad,
+	r.MustRegister(m.forwarded, m.addressed, m.bad,
 		counter("eventspine_proxy_delivered_messages_total", "messages sent, counted for each subscriber",
 			func() float64 { return float64(back.Stats().Sent) }),
 		counter("eventspine_proxy_dropped_messages_total", "messages dropped for a subscriber whose queue was full, counted for each subscriber",

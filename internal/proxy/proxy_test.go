@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/quiet"
 	"eventspine/internal/testkit"
@@ -111,6 +112,59 @@ func TestLateJoinersAreWelcomed(t *testing.T) {
 		if got := recv(t, pub); got != "\x00"+topic {
 			t.Fatalf("the publisher was told %q", got)
 		}
+	}
+}
+
+// Who subscribed to a user gets all of the user's events, whatever their type, and nobody else's;
+// who takes everything gets each event once, and publishers hear nothing of it.
+func TestOneUsersEvents(t *testing.T) {
+	p := start(t, nil)
+	pub := socket(t, zmq.XPub, p.XSub(), zmq.Options{})
+	if got := recv(t, pub); got != "\x01" {
+		t.Fatalf("the publisher was told %q", got)
+	}
+	join := func(probe string, topics ...string) *zmq.Socket {
+		s := socket(t, zmq.Sub, p.XPub(), zmq.Options{}, topics...)
+		testkit.Eventually(t, patience, func() bool { return s.Stats().Peers == 1 }, "connected")
+		if err := s.Subscribe(probe); err != nil {
+			t.Fatal(err)
+		}
+		if got := recv(t, s); got != probe+" {}" {
+			t.Fatalf("the answer is %q", got)
+		}
+		return s
+	}
+	one, two := join("_sync.a", event.To("42"), event.To("a.b"), "_mark."), join("_sync.b", event.To("42"))
+	all := join("_sync.c", "")
+	if err := two.Unsubscribe(event.To("42")); err != nil {
+		t.Fatal(err)
+	}
+	events := []string{"notification.order.new.42 {}", "notification.421 {}", "alert.4%2E2 {}", "status.42 {}", "_mark.42 {}", "alert.a%2Eb {}", "x.42 {1}"}
+	for _, e := range events {
+		publish(t, pub, e)
+	}
+	for _, want := range []string{"_to.42 {}", "_to.42 {}", "_mark.42 {}", "_to.a%2Eb {}", "_to.42 {1}"} {
+		if got := recv(t, one); got != want {
+			t.Errorf("the subscriber of two users got %s, want %s", got, want)
+		}
+	}
+	for _, want := range events {
+		if got := recv(t, all); got != want {
+			t.Errorf("the subscriber of everything got %s, want %s", got, want)
+		}
+	}
+	if err := one.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := all.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, patience, func() bool { return p.by.n.Load() == 0 }, "nobody's events are wanted any more")
+	if err := two.Subscribe("z"); err != nil {
+		t.Fatal(err)
+	}
+	if got := recv(t, pub); got != "\x01z" { // that of _mark. was taken back before anybody looked
+		t.Errorf("the publisher was told %q", got)
 	}
 }
 
@@ -284,8 +338,9 @@ func BenchmarkForward(b *testing.B) {
 		"filtered": func(ctx context.Context, front, back *zmq.Socket) error {
 			ended := make(chan error, 2)
 			m := newMetrics(prometheus.NewRegistry(), front, back)
-			go func() { ended <- subscriptions(ctx, back, front) }()
-			go func() { ended <- pump(ctx, front, back, m, quiet.New(nil, time.Second)) }()
+			by := newAddressees()
+			go func() { ended <- subscriptions(ctx, back, front, by) }()
+			go func() { ended <- pump(ctx, front, back, by, m, quiet.New(nil, time.Second)) }()
 			return errors.Join(<-ended, <-ended)
 		},
 	} {

@@ -31,6 +31,7 @@ type Deps struct {
 	control     *mdp.Broker   // nil: none
 	clone       *clone.Server // nil: none
 	health      *health.Server
+	by          *addressees
 	m           *metrics
 }
 
@@ -70,6 +71,7 @@ func Open(ctx context.Context, c Config) (*Deps, error) {
 		return nil, err
 	}
 	d := &Deps{
+		by:    newAddressees(),
 		front: zmq.New(zmq.XSub, zmq.Options{RcvHWM: c.RcvHWM, Curve: keys.Server("publishers"), Monitor: zmq.LogMonitor(log)}),
 		back: zmq.New(zmq.XPub, zmq.Options{SndHWM: c.SndHWM, SndBytes: int(c.SndBytes), Linger: drainTime,
 			Curve: keys.Server("subscribers"), Monitor: zmq.LogMonitor(log)}),
@@ -148,8 +150,8 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	if d.clone != nil {
 		g.Go(func() error { return d.clone.Run(inner) })
 	}
-	g.Go(func() error { return subscriptions(inner, d.back, d.front) })
-	g.Go(func() error { return pump(inner, d.front, d.back, d.m, log) })
+	g.Go(func() error { return subscriptions(inner, d.back, d.front, d.by) })
+	g.Go(func() error { return pump(inner, d.front, d.back, d.by, d.m, log) })
 	err := g.Wait()
 	if ctx.Err() != nil {
 		err = d.rest(ctx, log)
@@ -168,7 +170,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 func (d *Deps) rest(ctx context.Context, log *quiet.Logger) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	err := pump(limit, untilIdle{d.front}, d.back, d.m, log)
+	err := pump(limit, untilIdle{d.front}, d.back, d.by, d.m, log)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil
 	}

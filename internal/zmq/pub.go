@@ -35,8 +35,14 @@ func (u *publisher) detach(p *peer, unsent *queue[item]) {
 }
 
 func (u *publisher) send(it item) error {
-	u.s.marks++
 	u.hits = u.index.Match(it.msg[0], u.hits[:0])
+	u.offer(it)
+	return nil
+}
+
+// offer gives the message to each of hits that has room.
+func (u *publisher) offer(it item) {
+	u.s.marks++
 	for _, p := range u.hits {
 		if p.mark == u.s.marks {
 			continue // another subscription of the same peer
@@ -49,7 +55,6 @@ func (u *publisher) send(it item) error {
 		}
 		p.push(it)
 	}
-	return nil
 }
 
 func (u *publisher) room() {}

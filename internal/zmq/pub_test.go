@@ -275,3 +275,31 @@ func TestForwardEndsWithItsSockets(t *testing.T) {
 		t.Error("no error though a socket was closed under it")
 	}
 }
+
+// TestTrySendExact: who takes everything, or a beginning of the topic, has the message in its other
+// form and does not get this one.
+func TestTrySendExact(t *testing.T) {
+	pub, ep := bound(t, Pub, Options{})
+	exact, begin, all := connected(t, Sub, Options{}, ep), connected(t, Sub, Options{}, ep), connected(t, Sub, Options{}, ep)
+	subscribe(t, exact, "_to.42 ")
+	subscribe(t, begin, "_to.4")
+	subscribe(t, all, "")
+	subscriptions(t, pub, 3)
+	if err := pub.TrySendExact("_to.42 ", Msg{[]byte("_to.42 {}")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := pub.TrySendExact("_to.4", Msg{[]byte("_to.4")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := pub.TrySend(Msg{[]byte("_to.42 end")}); err != nil {
+		t.Fatal(err)
+	}
+	for s, want := range map[*Socket][]string{exact: {"_to.42 {}", "_to.42 end"}, begin: {"_to.4", "_to.42 end"}, all: {"_to.42 end"}} {
+		for _, w := range want {
+			expect(t, s, w)
+		}
+	}
+	if err := exact.TrySendExact("x", Msg{[]byte("x")}); err == nil {
+		t.Error("a SUB cannot")
+	}
+}

@@ -125,6 +125,28 @@ func (s *Socket) TrySend(m Msg) error {
 	return s.sendLocked(it)
 }
 
+// TrySendExact sends m to those peers that subscribed to exactly this topic, which m has to begin
+// with, and to none that subscribed to a beginning of it only: a second form of a message, which who
+// takes everything has in its first form. It never waits. PUB and XPUB only.
+func (s *Socket) TrySendExact(topic string, m Msg) error {
+	pub, ok := s.pat.(*publisher)
+	if !ok {
+		return wrongType("TrySendExact", s.typ)
+	}
+	it, err := s.check(m)
+	if err != nil {
+		return err
+	}
+	s.lock()
+	defer s.unlock()
+	if s.closing {
+		return ErrClosed
+	}
+	pub.hits = pub.index.Exact(topic, pub.hits[:0])
+	pub.offer(it)
+	return nil
+}
+
 // TrySendKey sends m to the live peer that a rendezvous hash of key over the peers' endpoints
 // chooses, so that messages of equal keys go to one peer in order while the set of live peers
 // stays as it is. ErrWouldBlock when that peer is full (no other one is taken) or no peer is

@@ -78,7 +78,11 @@ func same(t *testing.T, x *Index[int], model naive, msg string) {
 	if x.Any([]byte(msg)) != (len(hits) > 0) {
 		t.Fatalf("Any(%q) disagrees with Match %v", msg, hits)
 	}
+	named := x.Exact(msg, nil)
 	for who := range 4 {
+		if slices.Contains(named, who) != (model[who][msg] > 0) {
+			t.Fatalf("Exact(%q) gave %v", msg, named)
+		}
 		got := 0
 		for _, h := range hits {
 			if h == who {

@@ -124,6 +124,25 @@ func (x *Index[K]) Match(msg []byte, dst []K) []K {
 	return dst
 }
 
+// Exact appends to dst every subscriber of the topic itself: not of what it begins with.
+func (x *Index[K]) Exact(topic string, dst []K) []K {
+	var room [64]uint32
+	path := x.tree.path(topic, room[:0])
+	if path == nil {
+		return dst
+	}
+	switch who := x.tree.nodes[path[len(path)-1]].who; {
+	case who == 0:
+	case who&shared == 0:
+		dst = append(dst, x.subs.at(who).key)
+	default:
+		for _, m := range *x.sets.at(who &^ shared) {
+			dst = append(dst, x.subs.at(m.id).key)
+		}
+	}
+	return dst
+}
+
 // Any reports whether anybody wants msg.
 func (x *Index[K]) Any(msg []byte) bool {
 	n, _ := x.tree.first(msg)
