@@ -252,17 +252,22 @@ describe('the cursor', () => {
 
   it('is written while events come, but not with each', async () => {
     const saves: Cursor[] = [];
-    const { ids } = await live({ saveEvery: 20, store: { load: () => undefined, save: (_, c) => void saves.push(c) } });
-    for (let i = 0; i < 200; i++) bridge.emit();
-    await until(() => expect(ids).toHaveLength(200));
+    const { ids } = await live({ saveEvery: 30, store: { load: () => undefined, save: (_, c) => void saves.push(c) } });
+    const first = saves.length;
+    const source = setInterval(() => bridge.emit(), 5); // always one within 30 ms
+    await until(() => expect(saves.length).toBeGreaterThan(first + 3));
+    clearInterval(source);
+    const sent = bridge.journal().events.length;
+    await until(() => expect(ids).toHaveLength(sent));
     await until(() => expect(saves.at(-1)).toEqual(bridge.journal().head()));
-    expect(saves.length).toBeLessThan(50);
+    expect(saves.length).toBeLessThan(sent);
   });
 
   it('is written when the page is left', async () => {
     const page = new EventTarget();
     vi.stubGlobal('addEventListener', page.addEventListener.bind(page));
-    vi.stubGlobal('removeEventListener', page.removeEventListener.bind(page));
+    const forget = vi.fn<EventTarget['removeEventListener']>(page.removeEventListener.bind(page));
+    vi.stubGlobal('removeEventListener', forget);
     const save = vi.fn();
     const { ids, client } = await live({ saveEvery: 1e6, store: { load: () => undefined, save } });
     bridge.emit();
@@ -270,6 +275,8 @@ describe('the cursor', () => {
     expect(save).not.toHaveBeenCalled();
     page.dispatchEvent(new Event('pagehide'));
     expect(save).toHaveBeenCalledWith(`eventspine:cursor:${bridge.url}:ana`, client.cursor);
+    client.close();
+    expect(forget.mock.calls.map(([type]) => type)).toEqual(['pagehide', 'online']);
   });
 
   it('does without a store that fails, or holds rubbish', async () => {
@@ -444,6 +451,18 @@ describe('connections', () => {
     expect(bridge.auths).toHaveLength(2);
   });
 
+  it('end in the middle of what was missed when a handler says so, and go on there', async () => {
+    const { client, ids } = await live();
+    const end = client.on('*', (e) => { if (e.id === 'user2') client.close(); });
+    for (let i = 0; i < 4; i++) bridge.journal().add('user');
+    bridge.emit();
+    await state(client, 'closed');
+    expect(ids).toEqual(['user1', 'user2']);
+    end();
+    client.connect();
+    await until(() => expect(ids).toEqual(bridge.journal().ids()));
+  });
+
   it('that were closed while they were made do not come about', async () => {
     let give: (t: string) => void = () => {};
     const { client } = start({ getToken: () => new Promise<string>((resolve) => { give = resolve; }) });
@@ -451,6 +470,22 @@ describe('connections', () => {
     give(token('ana'));
     const other = await live({ token: token('bob') });
     expect(other.client.state).toBe('live');
+    expect(bridge.auths).toHaveLength(1);
+  });
+
+  it('that were closed while the cursor was read, or the token failed, do not come about either', async () => {
+    let found: (c: unknown) => void = () => {};
+    const load = vi.fn(() => new Promise((resolve) => { found = resolve; }));
+    const first = start({ store: { load, save: () => {} } });
+    await until(() => expect(load).toHaveBeenCalled());
+    first.client.close();
+    found(null);
+    let fail: (e: Error) => void = () => {};
+    const second = start({ getToken: () => new Promise((_, reject) => { fail = reject; }) });
+    second.client.close();
+    fail(new Error('too late'));
+    await live({ token: token('bob') });
+    expect([first.client.state, second.client.state]).toEqual(['closed', 'closed']);
     expect(bridge.auths).toHaveLength(1);
   });
 

@@ -269,7 +269,7 @@ describe('Sequence, whatever happens', () => {
           expect(ofSide(w.got)).toEqual(ofSide(w.journal.events));
         }
       }),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     );
   });
 });
