@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
 
-	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/socketio/hub"
 	"eventspine/internal/socketio/wire"
@@ -25,6 +25,7 @@ type handshake struct {
 	release []func() // gives back what was reserved
 	session *session // set once the transport accepted
 	confirm func()   // polling: the client came back
+	cursor  json.RawMessage
 }
 
 type handshakeKey struct{}
@@ -68,15 +69,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	query := r.URL.Query()
-	if eio := query.Get("EIO"); eio != "3" {
-		s.turnAway(w, http.StatusBadRequest, fault.Invalid, "this server speaks Engine.IO 3: use socket.io-client 1 or 2")
+	if query.Get("EIO") != "3" {
+		s.serveModern(w, r) // it refuses what is not 4
 		return
 	}
 	user, err := s.identify(r)
 	if err != nil {
 		status := http.StatusUnauthorized
-		if fault.KindOf(err) == fault.Forbidden {
+		switch fault.KindOf(err) {
+		case fault.Forbidden:
 			status = http.StatusForbidden
+		case fault.Unavailable, fault.Overloaded:
+			status = http.StatusServiceUnavailable
 		}
 		s.turnAway(w, status, fault.KindOf(err), err.Error())
 		return
@@ -85,7 +89,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.resume(w, r, user, sid)
 		return
 	}
-	s.open(w, r, user)
+	s.open(w, r, user, query)
 }
 
 // admitOrigin sets the CORS headers. A request without an Origin comes from no browser page.
@@ -111,26 +115,19 @@ func (s *Server) admitOrigin(w http.ResponseWriter, r *http.Request) bool {
 
 // identify finds the token in the query or the Authorization header and verifies it.
 func (s *Server) identify(r *http.Request) (User, error) {
-	token := r.URL.Query().Get("token")
-	if token == "" {
-		scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if strings.EqualFold(scheme, "Bearer") {
-			token = strings.TrimSpace(value)
-		}
+	return s.verify(r.Context(), tokenOf(r))
+}
+
+// tokenOf is the token in the query or the Authorization header, or empty.
+func tokenOf(r *http.Request) string {
+	if token := r.URL.Query().Get("token"); token != "" {
+		return token
 	}
-	if token == "" {
-		return User{}, fault.Errorf("", fault.Unauthorized, "the token is missing: give it as the query parameter token or as Authorization: Bearer")
+	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(value)
 	}
-	user, err := s.opt.Verify(r.Context(), token)
-	switch {
-	case err != nil && fault.KindOf(err) == fault.Forbidden:
-		return User{}, err
-	case err != nil:
-		return User{}, fault.E("", fault.Unauthorized, err)
-	case user.ID == "" || user.ID == event.Everybody:
-		return User{}, fault.Errorf("", fault.Forbidden, "the token names no single user")
-	}
-	return user, nil
+	return ""
 }
 
 // resume serves a polling request of a session that is open, for the user who opened it only.
@@ -147,8 +144,8 @@ func (s *Server) resume(w http.ResponseWriter, r *http.Request, user User, sid s
 }
 
 // open begins a session.
-func (s *Server) open(w http.ResponseWriter, r *http.Request, user User) {
-	h := &handshake{user: user}
+func (s *Server) open(w http.ResponseWriter, r *http.Request, user User, query url.Values) {
+	h := &handshake{user: user, cursor: cursorOf(query.Get("cursor"))}
 	if status, err := s.reserve(h, r); err != nil {
 		h.giveBack()
 		s.turnAway(w, status, fault.KindOf(err), err.Error())
@@ -168,6 +165,22 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, user User) {
 	r = r.WithContext(context.WithValue(r.Context(), handshakeKey{}, h))
 	s.engine.ServeHTTP(&engineWriter{ResponseWriter: w}, r)
 }
+
+// cursorOf is the query's cursor when it is JSON, and nil otherwise. A bare word such as now, which
+// a query carries without quotes, is taken as a string.
+func cursorOf(text string) json.RawMessage {
+	switch {
+	case text == "" || len(text) > maxCursor:
+		return nil
+	case json.Valid([]byte(text)):
+		return json.RawMessage(text)
+	case text == "now":
+		return json.RawMessage(`"now"`)
+	}
+	return nil
+}
+
+const maxCursor = 1024 // bytes
 
 // reserve checks that the request is a handshake and that every cap has room for it.
 func (s *Server) reserve(h *handshake, r *http.Request) (status int, err error) {

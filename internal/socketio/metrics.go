@@ -12,6 +12,7 @@ type metrics struct {
 	violations  *prometheus.CounterVec
 	delivered   prometheus.Counter
 	lost        prometheus.Counter
+	ignored     prometheus.Counter
 	syncs       prometheus.Histogram
 }
 
@@ -30,6 +31,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Events written to clients' sockets."}),
 		lost: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_socketio_unsent_events_total",
 			Help: "Events still queued when their connection ended; the client asks for them by sync."}),
+		ignored: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_socketio_ignored_events_total",
+			Help: "Events of clients that have a name the bridge does not know."}),
 		syncs: f.NewHistogram(prometheus.HistogramOpts{Name: "eventspine_socketio_sync_seconds",
 			Help: "Time to answer a client's sync.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8)}),
 	}

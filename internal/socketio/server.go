@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"hash/maphash"
 	"log/slog"
 	"maps"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/socketio/engine"
 	"eventspine/internal/socketio/hub"
 	"eventspine/internal/socketio/wire"
 )
@@ -44,6 +47,7 @@ type Options struct {
 	QueueBytes       int           // bytes queued for a connection; default 1 MiB
 	HandshakeRate    int           // handshakes a second from one address, four times that in a burst; default 500
 	PendingPolls     int           // unfinished polling handshakes from one address; default 256
+	MaxPayload       int           // bytes of one message of an Engine.IO 4 client; default 64 KiB
 	InboundRate      int           // packets a second from one connection, four times that in a burst; default 50
 	Syncs            int           // syncs answered at the same time; default 64
 
@@ -77,6 +81,7 @@ func (o *Options) defaults() {
 	setInt(&o.PendingPolls, 256)
 	setInt(&o.InboundRate, 50)
 	setInt(&o.Syncs, 64)
+	setInt(&o.MaxPayload, wire.MaxPacket)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -89,7 +94,10 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	limits  *hub.Limiter
-	engine  *gsio.Server
+	pending *hub.Limiter   // of Engine.IO 4, where also a websocket begins without a token
+	engine  *gsio.Server   // of Engine.IO 3
+	modern  *engine.Server // of Engine.IO 4
+	seed    maphash.Seed
 	syncing chan struct{} // places for syncs under way
 
 	ctx    context.Context // ends with the server
@@ -99,6 +107,7 @@ type Server struct {
 	closing  bool
 	sessions map[*session]struct{} // from the handshake on
 	polls    map[string]*pollConn  // by session id
+	peers    map[*peer]struct{}    // authenticated clients of Engine.IO 4
 	work     sync.WaitGroup        // writers and the engine's accept loop
 	opening  sync.WaitGroup        // handshakes the engine has in hand
 }
@@ -113,8 +122,9 @@ func New(o Options) (*Server, error) {
 		return nil, fault.Errorf("start socket.io", fault.Invalid, "the ping timeout %v must be longer than the ping interval %v", o.PingTimeout, o.PingInterval)
 	}
 	s := &Server{opt: o, hub: o.Hub, log: o.Log, metrics: newMetrics(o.Registry),
-		limits:   hub.NewLimiter(o.HandshakeRate, o.PendingPolls, o.PendingPolls*pendingFactor),
-		syncing:  make(chan struct{}, o.Syncs),
+		limits:  hub.NewLimiter(o.HandshakeRate, o.PendingPolls, o.PendingPolls*pendingFactor),
+		pending: hub.NewLimiter(o.HandshakeRate, o.PendingPolls*pendingFactor, o.PendingPolls*pendingFactor*pendingFactor),
+		syncing: make(chan struct{}, o.Syncs), seed: maphash.MakeSeed(), peers: map[*peer]struct{}{},
 		sessions: map[*session]struct{}{}, polls: map[string]*pollConn{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.engine = gsio.NewServer(&engineio.Options{
@@ -136,6 +146,11 @@ func New(o Options) (*Server, error) {
 		}
 	})
 	s.engine.OnEvent("/", "sync", s.sync)
+	s.engine.OnEvent("/", "refresh", s.refreshed)
+	var err error
+	if s.modern, err = s.newModern(); err != nil {
+		return nil, err
+	}
 	s.spawn(func() { _ = s.engine.Serve() }) // ends with io.EOF when Close closes the engine
 	return s, nil
 }
@@ -156,26 +171,46 @@ type raw struct{ s string }
 // MarshalJSON implements json.Marshaler.
 func (r raw) MarshalJSON() ([]byte, error) { return []byte(r.s), nil }
 
-// sync answers the client's event; its two results are the two arguments of the client's callback.
+// sync answers the event of a client of Engine.IO 3; its two results are the two arguments of the
+// client's callback.
 func (s *Server) sync(c gsio.Conn, arg json.RawMessage) (events, info raw) {
 	a, ok := c.RemoteAddr().(sessionAddr)
-	if !ok || s.opt.Sync == nil {
+	if !ok {
+		return raw{"[]"}, raw{`{"complete":false}`}
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.opt.SyncTimeout)
+	defer cancel()
+	return s.synced(ctx, a.s.done, a.s.user.ID, arg)
+}
+
+// synced waits for a place among the syncs under way, and answers one.
+func (s *Server) synced(ctx context.Context, gone <-chan struct{}, user string, arg json.RawMessage) (events, info raw) {
+	if s.opt.Sync == nil {
 		return raw{"[]"}, raw{`{"complete":false}`}
 	}
 	began := time.Now()
 	defer func() { s.metrics.syncs.Observe(time.Since(began).Seconds()) }()
-	ctx, cancel := context.WithTimeout(s.ctx, s.opt.SyncTimeout)
-	defer cancel()
 	select {
 	case s.syncing <- struct{}{}:
 		defer func() { <-s.syncing }()
 	case <-ctx.Done():
 		return raw{"[]"}, raw{`{"complete":false,"error":"the bridge is busy"}`}
-	case <-a.s.done:
+	case <-gone:
 		return raw{"[]"}, raw{`{"complete":false}`}
 	}
-	done := s.opt.Sync(ctx, a.s.user.ID, arg)
+	done := s.opt.Sync(ctx, user, arg)
 	return raw{joinArray(done.Events)}, raw{string(wire.AppendASCII(nil, orEmpty(done.Info)))}
+}
+
+// refreshed answers the event refresh of a client of Engine.IO 3.
+func (s *Server) refreshed(c gsio.Conn, arg json.RawMessage) raw {
+	a, ok := c.RemoteAddr().(sessionAddr)
+	if !ok {
+		return raw{string(refreshError("the connection has ended"))}
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.opt.SyncTimeout)
+	defer cancel()
+	return raw{string(wire.AppendASCII(nil, s.refresh(ctx, &a.s.lease, arg)))}
 }
 
 func orEmpty(info []byte) []byte {
@@ -249,28 +284,50 @@ func (s *Server) forget(x *session, id string, listed bool) {
 	delete(s.polls, id)
 }
 
-// Disconnect closes the connections of the users that match, each after the event "disconnecting"
-// with the reason, a word or two from a small set. It returns how many there were and does not
+// Disconnect closes the connections of the users that match, each after the event "closing" with the reason, a word or two from a small set. It returns how many there were and does not
 // wait for clients.
 func (s *Server) Disconnect(match func(User) bool, reason string) int {
 	n := 0
-	for _, x := range s.snapshot() {
-		if match(x.user) {
-			x.leave(reason)
+	for _, x := range s.leavers() {
+		if match(x.holder()) {
+			x.leave(reason, -1)
 			n++
 		}
 	}
 	return n
 }
 
+// leaver is a client of either protocol.
+type leaver interface {
+	holder() User
+	// leave tells the client why it has to go, and in how long to come back unless that is
+	// negative, and ends the connection.
+	leave(reason string, retryAfter time.Duration)
+}
+
+func (s *session) holder() User { return s.lease.holder() }
+func (p *peer) holder() User    { return p.lease.holder() }
+
+// leavers are all clients that have authenticated.
+func (s *Server) leavers() []leaver {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]leaver, 0, len(s.sessions)+len(s.peers))
+	for x := range s.sessions {
+		all = append(all, x)
+	}
+	for p := range s.peers {
+		all = append(all, p)
+	}
+	return all
+}
+
 // Drain refuses new clients from now on and closes the connections one after the other, spread
 // over the given time, so that their clients do not all connect elsewhere in one moment. It
 // returns when the last is told to go or when ctx ends. Close is still needed after it.
 func (s *Server) Drain(ctx context.Context, over time.Duration) {
-	s.mu.Lock()
-	s.closing = true
-	s.mu.Unlock()
-	all := s.snapshot()
+	s.refuse()
+	all := s.leavers()
 	began := time.Now()
 	tick := time.NewTicker(drainEvery)
 	defer tick.Stop()
@@ -280,7 +337,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 			due = int(int64(len(all)) * int64(passed) / int64(over))
 		}
 		for ; gone < due; gone++ {
-			all[gone].leave(endShutdown)
+			all[gone].leave(endShutdown, mathrand.N(over+1))
 		}
 		select {
 		case <-ctx.Done():
@@ -300,10 +357,10 @@ const (
 // connection. When it returns nothing of the server runs. Clients connect again elsewhere by
 // themselves. It may be called again.
 func (s *Server) Close(ctx context.Context) {
-	s.mu.Lock()
-	s.closing = true
-	s.mu.Unlock()
-	s.poll(ctx, drainEvery, func() bool { return !slices.ContainsFunc(s.snapshot(), busy) })
+	s.refuse()
+	s.poll(ctx, drainEvery, func() bool {
+		return !slices.ContainsFunc(s.snapshot(), busy) && !slices.ContainsFunc(s.modern.Sessions(), func(x *engine.Session) bool { return !x.Idle() })
+	})
 	for _, x := range s.snapshot() {
 		x.end(endShutdown)
 	}
@@ -314,11 +371,22 @@ func (s *Server) Close(ctx context.Context) {
 	s.mu.Lock()
 	s.cancel()
 	s.mu.Unlock()
+	ended, stop := context.WithCancel(ctx)
+	stop()
+	s.modern.Close(ended)
 	_ = s.engine.Close()
 	s.work.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), engineEnd)
 	defer cancel()
 	s.poll(ctx, engineEvery, func() bool { return s.engine.Count() == 0 })
+}
+
+// refuse lets no new clients in.
+func (s *Server) refuse() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.modern.Refuse()
 }
 
 func busy(x *session) bool { return !x.out.Idle() }

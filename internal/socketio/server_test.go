@@ -164,7 +164,6 @@ func TestRefusals(t *testing.T) {
 		"foreign origin, polling":   {"GET", base + "polling&token=ana", map[string]string{"Origin": "https://evil.example"}, 403, "forbidden"},
 		"foreign origin, websocket": {"GET", base + "websocket&token=ana", map[string]string{"Origin": "https://evil.example", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}, 403, "forbidden"},
 		"foreign origin, preflight": {"OPTIONS", base + "polling", map[string]string{"Origin": "https://evil.example"}, 403, "forbidden"},
-		"Engine.IO 4":               {"GET", "/socket.io/?EIO=4&transport=polling&token=ana", nil, 400, "invalid"},
 		"no such transport":         {"GET", base + "pigeon&token=ana", nil, 400, "invalid"},
 		"JSONP":                     {"GET", base + "polling&token=ana&j=alert(1)", nil, 400, "invalid"},
 		"POST without a session":    {"POST", base + "polling&token=ana", nil, 400, "invalid"},
@@ -227,6 +226,10 @@ func TestConnectionEndsWithItsToken(t *testing.T) {
 	r := start(t, nil)
 	c := r.dial(t, "brief-ana")
 	r.connected(t, 1)
+	if name, _, err := c.Recv(short(t)); err != nil || name != tokenExpiring {
+		t.Errorf("received %s, %v", name, err)
+	}
+	want(t, c, `closing {"reason":"token expired"}`)
 	if _, _, err := c.Recv(short(t)); fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("received %v", err)
 	}
@@ -249,11 +252,11 @@ func TestDisconnectSaysWhy(t *testing.T) {
 	if n := r.Disconnect(func(u User) bool { return u.TokenID == "t-ana" }, "token revoked"); n != 2 {
 		t.Errorf("%d connections matched, want 2", n)
 	}
-	want(t, ana, `disconnecting {"reason":"token revoked"}`)
+	want(t, ana, `closing {"reason":"token revoked"}`)
 	if _, _, err := ana.Recv(short(t)); fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("after the disconnect: %v", err)
 	}
-	if got := p.must(200, http.MethodGet, ""); got != `46:42["disconnecting",{"reason":"token revoked"}]` {
+	if got := p.must(200, http.MethodGet, ""); got != `40:42["closing",{"reason":"token revoked"}]` {
 		t.Errorf("over polling: %s", got)
 	}
 	r.connected(t, 1)

@@ -2,11 +2,14 @@ package socketio
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -47,6 +50,9 @@ type session struct {
 	out       hub.Queue
 	flush     func()          // called when the queue wants a writer
 	hangUp    func()          // closes the transport, called once
+	cursor    json.RawMessage // where the client was, or nil
+	hold      hold
+	lease     lease
 	announced func(id string) // called once, under the server's lock; may be nil
 	release   []func()        // gives back what the handshake reserved
 
@@ -59,7 +65,8 @@ type session struct {
 	reason   string
 	leaving  string    // why it ends as soon as the queue is empty
 	deadline time.Time // of the next packet from the client
-	expiry   *time.Timer
+	leaver   *time.Timer
+	cancel   context.CancelFunc // of the recovery; may be nil
 	inbound  hub.Bucket
 }
 
@@ -74,7 +81,39 @@ func (s *session) ID() string {
 func (s *session) User() string { return s.user.ID }
 
 // Emit implements Conn.
-func (s *session) Emit(p *hub.Packet) bool { return s.send(p.Encoded(hub.EIO3, encode)) }
+func (s *session) Emit(p *hub.Packet) bool {
+	send, full := s.hold.pass(p, s.out.MaxMessages, s.out.MaxBytes)
+	switch {
+	case full:
+		s.end(endSlow)
+		return false
+	case !send:
+		return !s.ended()
+	}
+	return s.send(p.Encoded(hub.EIO3, encode))
+}
+
+// catchUp gives the client what it missed, when it said where it was, and then what is live.
+func (s *session) catchUp() {
+	if s.hold.live.Load() {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.srv.ctx)
+	s.cancel = cancel
+	s.srv.spawn(func() { // when the server is closed, the session ends anyway
+		defer cancel()
+		got := s.srv.opt.Recover(ctx, s.user.ID, Recovery{Cursor: s.cursor})
+		s.hold.open(got.Skip, func(held []*hub.Packet) {
+			start, full := s.out.PutAll(missed(got, hub.EIO3, encode, held))
+			switch {
+			case full:
+				s.end(endSlow)
+			case start:
+				s.flush()
+			}
+		})
+	})
+}
 
 func (s *session) send(m hub.Message) bool {
 	start, full := s.out.Put(m)
@@ -95,12 +134,16 @@ func (s *session) end(reason string) {
 		return
 	}
 	s.reason = reason
-	if s.expiry != nil {
-		s.expiry.Stop()
+	if s.leaver != nil {
+		s.leaver.Stop()
+	}
+	if s.cancel != nil {
+		s.cancel()
 	}
 	close(s.done)
 	id, listed := s.id, s.listed
 	s.mu.Unlock()
+	s.lease.stop()
 
 	s.srv.forget(s, id, listed)
 	s.srv.metrics.lost.Add(float64(s.out.Close()))
@@ -114,28 +157,29 @@ func (s *session) end(reason string) {
 
 // leave tells the client why it has to go, and ends the session once that is sent, at the latest
 // after leaveWithin.
-func (s *session) leave(reason string) {
+func (s *session) leave(reason string, retryAfter time.Duration) {
 	s.mu.Lock()
 	if s.leaving != "" || s.reason != "" {
 		s.mu.Unlock()
 		return
 	}
 	s.leaving = reason
-	s.expiry = restart(s.expiry, leaveWithin, func() { s.end(reason) })
+	s.leaver = time.AfterFunc(leaveWithin, func() { s.end(reason) })
 	s.mu.Unlock()
-	s.send(encode(hub.NewPacket("disconnecting", appendReason(reason), hub.Position{})))
+	s.send(encode(hub.NewPacket(closing, closingPayload(reason, retryAfter), hub.Position{})))
 }
 
-// restart is a timer in place of t.
-func restart(t *time.Timer, after time.Duration, fn func()) *time.Timer {
-	if t != nil {
-		t.Stop()
+// closing is the event that tells a client that it has to go. (socket.io-client takes an event
+// named disconnecting for a broken packet.)
+const closing = "closing"
+
+// closingPayload says why, and when to come back, if the client may choose.
+func closingPayload(reason string, retryAfter time.Duration) []byte {
+	b := append(wire.AppendString([]byte(`{"reason":"`), reason), '"')
+	if retryAfter >= 0 {
+		b = strconv.AppendInt(append(b, `,"retryAfter":`...), retryAfter.Milliseconds(), 10)
 	}
-	return time.AfterFunc(after, fn)
-}
-
-func appendReason(reason string) []byte {
-	return append(wire.AppendString([]byte(`{"reason":"`), reason), `"}`...)
+	return append(b, '}')
 }
 
 // drained is called by a writer that has sent everything.
@@ -165,7 +209,7 @@ func (s *session) violated(err error) {
 		label = string(broken)
 	}
 	s.srv.metrics.violations.WithLabelValues(label).Inc()
-	s.srv.log.Warn("client broke the protocol", "user", s.user.ID, "remote", s.remote, "rule", label)
+	s.srv.log.Debug("client broke the protocol", "user", s.user.ID, "remote", s.remote, "rule", label)
 	s.end(endProtocol)
 }
 
@@ -188,9 +232,8 @@ func (s *session) connected(id string) {
 	if s.reason == "" {
 		s.listed = true
 		s.srv.remember(s, id)
-		if left := time.Until(s.user.Expires); !s.user.Expires.IsZero() && s.leaving == "" {
-			s.expiry = time.AfterFunc(left, func() { s.end(endExpired) })
-		}
+		s.catchUp()
+		s.lease.begin(s.user)
 	}
 	close(s.ready)
 	s.srv.opening.Done()
@@ -265,11 +308,16 @@ func (s *session) SetWriteDeadline(time.Time) error { return nil }
 
 // newSession is the common part; the transport adds flush and hangUp before it is used.
 func (srv *Server) newSession(r *http.Request, transport string, h *handshake) *session {
-	return &session{
+	x := &session{
 		srv: srv, user: h.user, transport: transport, remote: r.RemoteAddr,
 		url: url.URL{Path: r.URL.Path}, header: http.Header{},
 		out:   hub.Queue{MaxMessages: srv.opt.QueueMessages, MaxBytes: srv.opt.QueueBytes},
 		ready: make(chan struct{}), done: make(chan struct{}),
-		release: h.release,
+		release: h.release, cursor: h.cursor,
 	}
+	x.hold.live.Store(h.cursor == nil || srv.opt.Recover == nil)
+	x.lease.before, x.lease.user = srv.opt.ExpiryWarning, h.user
+	x.lease.warn = func(at time.Time) { x.send(encode(hub.NewPacket(tokenExpiring, expiringPayload(at), hub.Position{}))) }
+	x.lease.end = func() { x.leave(endExpired, -1) }
+	return x
 }

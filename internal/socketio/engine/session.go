@@ -69,12 +69,15 @@ type Session struct {
 // ID is the session's id, 128 random bits.
 func (s *Session) ID() string { return s.id }
 
+// Handler is what Options.Open made for the session.
+func (s *Session) Handler() Handler { return s.handler }
+
 // Remote is the client's host:port.
 func (s *Session) Remote() string { return s.remote }
 
 // Transport is websocket or polling.
 func (s *Session) Transport() string {
-	if s.ws.Load() != nil {
+	if s.poll == nil || s.ws.Load() != nil {
 		return webSocket
 	}
 	return polling

@@ -23,7 +23,7 @@ func TestQueueKeepsItsBounds(t *testing.T) {
 				events, eventBytes, replyBytes := q.events, q.eventBytes, q.replyBytes
 				start, full := q.Put(m)
 				wantFull := m.Event && (events >= q.MaxMessages || events > 0 && eventBytes+len(m.Text) > q.MaxBytes) ||
-					!m.Event && replyBytes > 0 && replyBytes+len(m.Text) > q.MaxBytes
+					!m.Event && replyBytes >= q.MaxBytes
 				if full != wantFull || start != (!full && !writing) {
 					t.Fatalf("put said start %v full %v; writing %v, want full %v", start, full, writing, wantFull)
 				}

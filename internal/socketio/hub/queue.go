@@ -12,8 +12,8 @@ type Message struct {
 }
 
 // Queue holds what a connection has not been sent yet. Events are bounded in number and bytes;
-// answers are bounded in bytes by themselves, so that a long replay does not push out a live
-// event. One message of either sort always fits. Safe for concurrent use.
+// answers are bounded in bytes by themselves, and passed by at most one, so that a long replay
+// does not push out a live event. One message of either sort always fits. Safe for concurrent use.
 type Queue struct {
 	MaxMessages, MaxBytes int // set before the first use
 
@@ -45,7 +45,7 @@ func (q *Queue) put(m Message) (start, full bool) {
 		q.events++
 		q.eventBytes += n
 	default:
-		if q.replyBytes > 0 && q.replyBytes+n > q.MaxBytes {
+		if q.replyBytes >= q.MaxBytes {
 			return false, true
 		}
 		q.replyBytes += n
@@ -68,7 +68,7 @@ func (q *Queue) PutAll(all []Message) (start, full bool) {
 	switch {
 	case q.closed, len(all) == 0:
 		return false, false
-	case q.replyBytes > 0 && q.replyBytes+n > q.MaxBytes:
+	case q.replyBytes >= q.MaxBytes:
 		return false, true
 	}
 	q.replyBytes += n

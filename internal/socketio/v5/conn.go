@@ -25,7 +25,7 @@ type Namespace struct {
 	Connect func(s *Socket, auth json.RawMessage)
 	// Event takes what the client emits.
 	Event func(s *Socket, e Received)
-	// Disconnect is called once for a socket that was accepted.
+	// Disconnect is called once for a socket that was not refused, also while it connects.
 	Disconnect func(s *Socket, reason string)
 }
 
@@ -92,6 +92,9 @@ type conn struct {
 	closed bool
 }
 
+// Attached is what Handler's attach made of the request that opened the session.
+func (c *conn) Attached() any { return c.attached }
+
 func (c *conn) socket(namespace string) *Socket {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,10 +153,10 @@ func (c *conn) packet(p *Packet, parts [][]byte) {
 	switch {
 	case p.Kind == Connect && s == nil:
 		c.connect(p)
+	case p.Kind == Disconnect && s != nil:
+		c.leave(s, "client left")
 	case s == nil || !s.accepted():
 		c.violated(wire.BadNamespace)
-	case p.Kind == Disconnect:
-		c.leave(s, "client left")
 	case p.Kind == Event, p.Kind == BinaryEvent:
 		s.event(p, parts)
 	case p.Kind == Ack, p.Kind == BinaryAck:

@@ -44,11 +44,20 @@ func (s *Socket) Session() *engine.Session { return s.conn.session }
 // Attached is what Handler's attach made of the request that opened the session.
 func (s *Socket) Attached() any { return s.conn.attached }
 
-// SetData keeps a value with the socket; call it before Accept.
-func (s *Socket) SetData(v any) { s.data = v }
+// SetData keeps a value with the socket; false when the socket has ended already.
+func (s *Socket) SetData(v any) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.data = v
+	return s.state != ended
+}
 
-// Data is what SetData kept.
-func (s *Socket) Data() any { return s.data }
+// Data is what SetData kept, or nil.
+func (s *Socket) Data() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data
+}
 
 func (s *Socket) accepted() bool {
 	s.mu.Lock()
@@ -75,8 +84,11 @@ func (s *Socket) Accept(details []byte, more ...hub.Message) bool {
 // Refuse tells the client why it is not connected; details is a JSON object with a message.
 func (s *Socket) Refuse(details []byte) {
 	p := Packet{Kind: ConnectError, Namespace: s.namespace, Data: details}
+	s.mu.Lock()
+	s.state = ended
+	s.mu.Unlock()
 	s.conn.session.Send(hub.Message{Text: p.Append(nil)})
-	s.conn.leave(s, "refused")
+	s.conn.leave(s, "")
 }
 
 // Emit sends an event: args is a JSON array that begins with the name, in which placeholders stand
@@ -106,18 +118,16 @@ func (s *Socket) Ask(within time.Duration, fn func(args []json.RawMessage, attac
 	s.send(Event, BinaryEvent, true, id, args, attachments)
 }
 
-// resolve calls who waits for the ack; false when nobody does.
-func (s *Socket) resolve(id uint64, args []json.RawMessage, attachments [][]byte, err error) bool {
+// resolve calls who waits for the ack, if anybody still does.
+func (s *Socket) resolve(id uint64, args []json.RawMessage, attachments [][]byte, err error) {
 	s.mu.Lock()
 	w := s.acks[id]
 	delete(s.acks, id)
 	s.mu.Unlock()
-	if w == nil {
-		return false
+	if w != nil {
+		w.timer.Stop()
+		w.fn(args, attachments, err)
 	}
-	w.timer.Stop()
-	w.fn(args, attachments, err)
-	return true
 }
 
 // Disconnect ends the socket; the client does not come back by itself.
@@ -172,7 +182,7 @@ func (s *Socket) end(reason string) {
 		w.timer.Stop()
 		w.fn(nil, nil, ErrGone)
 	}
-	if was == connected {
+	if was != ended {
 		s.handler.Disconnect(s, reason)
 	}
 }
