@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/ingest"
+	"eventspine/internal/presence"
 )
 
 func TestMain(m *testing.M) {
@@ -74,8 +76,15 @@ func full() error {
 type people struct {
 	mu      sync.Mutex
 	known   map[string]json.RawMessage
+	online  map[string]presence.State
 	changed []string
 	err     error
+}
+
+func (p *people) Of(_ context.Context, id string) (presence.State, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.online[id], p.err
 }
 
 func (p *people) Put(_ context.Context, id string, meta json.RawMessage) error {
@@ -124,15 +133,48 @@ func (s *shelf) Search(_ context.Context, q archive.Query) (archive.Page, error)
 	return s.page, s.err
 }
 
+// revocations takes note of what is revoked.
+type revocations struct {
+	tokens, users []string
+	err           error // of all it is asked
+}
+
+var someday = time.UnixMilli(1479600000000)
+
+func (r *revocations) Token(_ context.Context, jti string) (time.Time, error) {
+	if r.err == nil {
+		r.tokens = append(r.tokens, jti)
+	}
+	return someday, r.err
+}
+
+func (r *revocations) User(_ context.Context, user string) (time.Time, error) {
+	if r.err == nil {
+		r.users = append(r.users, user)
+	}
+	return someday, r.err
+}
+
+func (r *revocations) check(_ context.Context, id auth.Identity) error {
+	if id.ID != "" && slices.Contains(r.tokens, id.ID) {
+		return fault.Errorf("", fault.Unauthorized, "the token was revoked")
+	}
+	if id.ID == "untold" {
+		return fault.Errorf("", fault.Unavailable, "the list is at 10.0.1.20")
+	}
+	return nil
+}
+
 type fixture struct {
-	t      testing.TB
-	api    *api
-	out    *outbox
-	people *people
-	shelf  *shelf
-	reg    *prometheus.Registry
-	logged *bytes.Buffer
-	spec   *spec
+	t       testing.TB
+	api     *api
+	out     *outbox
+	people  *people
+	shelf   *shelf
+	revoked *revocations
+	reg     *prometheus.Registry
+	logged  *bytes.Buffer
+	spec    *spec
 }
 
 var rendered = sync.OnceValues(newPages) // for all tests
@@ -144,12 +186,13 @@ func newFixture(t testing.TB, adjust ...func(*Config)) *fixture {
 	for _, f := range adjust {
 		f(&c)
 	}
-	tokens, err := auth.NewVerifier(c.Settings, auth.Options{})
+	list := &revocations{}
+	tokens, err := auth.NewVerifier(c.Settings, auth.Options{Revoked: list.check})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &fixture{
-		t: t, out: &outbox{}, people: &people{known: map[string]json.RawMessage{}}, shelf: &shelf{},
+		t: t, out: &outbox{}, people: &people{known: map[string]json.RawMessage{}, online: map[string]presence.State{}}, shelf: &shelf{}, revoked: list,
 		reg: prometheus.NewRegistry(), logged: &bytes.Buffer{}, spec: readSpec(t),
 	}
 	docs, err := rendered()
@@ -157,7 +200,7 @@ func newFixture(t testing.TB, adjust ...func(*Config)) *fixture {
 		t.Fatal(err)
 	}
 	f.api = newAPI(c, parts{
-		tokens: tokens, send: f.out, readers: f.people, writers: f.people, announce: f.people, search: f.shelf,
+		tokens: tokens, send: f.out, readers: f.people, writers: f.people, announce: f.people, revoker: list, presence: f.people, search: f.shelf,
 		pages: docs, registry: f.reg, log: slog.New(slog.NewTextHandler(f.logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	return f

@@ -33,7 +33,7 @@ func (k *problemKind) Type() string { return "/docs#problem-" + k.Slug }
 
 var (
 	badRequest   = &problemKind{"invalid", 400, "The request is not valid", "Something in the request breaks a rule. errors names every wrong field and says what to change. Sending it again unchanged will not help.", ""}
-	unauthorized = &problemKind{"unauthorized", 401, "A valid token is needed", "The header Authorization: Bearer is missing, or its token is expired or not signed with the server's secret.", ""}
+	unauthorized = &problemKind{"unauthorized", 401, "A valid token is needed", "The header Authorization: Bearer is missing, or its token is expired, revoked, meant for somebody else, or not signed with a key that the server knows.", ""}
 	forbidden    = &problemKind{"forbidden", 403, "The token does not allow this", "The token is good, but what was asked for belongs to somebody else and needs a scope the token lacks.", ""}
 	notFound     = &problemKind{"not-found", 404, "There is nothing here", "No such route, or no such user.", ""}
 	badMethod    = &problemKind{"method", 405, "The method is not supported here", "The header Allow of the answer lists the methods that are.", ""}

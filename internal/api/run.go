@@ -13,12 +13,14 @@ import (
 
 	"eventspine/internal/archive"
 	"eventspine/internal/auth"
+	"eventspine/internal/auth/revoked"
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
 	"eventspine/internal/ingest"
 	"eventspine/internal/keyring"
+	"eventspine/internal/presence"
 	"eventspine/internal/profile"
 	"eventspine/internal/rdb"
 	"eventspine/internal/telemetry"
@@ -40,6 +42,7 @@ type Deps struct {
 	listener net.Listener
 	health   *health.Server
 	tokens   *auth.Verifier
+	revoked  *revoked.List
 	outbox   *ingest.Outbox
 	acks     *fanout.Subscriber
 	publish  *fanout.Publisher
@@ -87,7 +90,8 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	reg := telemetry.NewRegistry()
-	if d.tokens, err = auth.NewVerifier(c.Settings, auth.Options{Registry: reg, Log: c.Log}); err != nil {
+	d.revoked = revoked.New(d.redis, revoked.Options{Keep: c.JWTMaxLife + c.JWTLeeway, Registry: reg, Log: c.Log})
+	if d.tokens, err = auth.NewVerifier(c.Settings, auth.Options{Revoked: d.revoked.Check, Registry: reg, Log: c.Log}); err != nil {
 		return err
 	}
 	keys, err := keyring.Open(&c, reg)
@@ -106,7 +110,7 @@ func (d *Deps) open(ctx context.Context, c Config) (err error) {
 	}
 	users := profile.New(d.redis)
 	d.api = newAPI(c, parts{
-		tokens: d.tokens, send: d.outbox, readers: users, writers: users, announce: d.publish, search: d.archive,
+		tokens: d.tokens, send: d.outbox, readers: users, writers: users, announce: d.publish, revoker: d.revoked, presence: presence.NewReader(d.redis), search: d.archive,
 		statsd: d.statsd, pages: docs, registry: reg, log: c.Log,
 	})
 	if d.health, err = health.Listen(ctx, &c.Common, keys, reg); err != nil {
@@ -160,6 +164,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	hop.Go(func() error { d.hurry(sending); return nil })
 	g.Go(func() error { return d.health.Run(inner, d.checks()...) })
 	g.Go(func() error { return d.tokens.Run(inner) })
+	g.Go(func() error { return d.revoked.Run(inner) })
 	g.Go(func() error {
 		if err := srv.Serve(d.listener); !errors.Is(err, http.ErrServerClosed) {
 			return fault.E("serve HTTP", fault.Internal, err)
@@ -213,6 +218,7 @@ func (d *Deps) checks() []health.Check {
 			return nil
 		}},
 		{Name: "token keys", Probe: d.tokens.Ready},
+		{Name: "revocations", Probe: d.revoked.Ready, Optional: true}, // until they are read, revoked tokens pass
 		{Name: "redis", Probe: func(ctx context.Context) error { return rdb.Ping(ctx, d.redis) }},
 		{Name: "elasticsearch", Probe: d.archive.Ping, Optional: true},
 		{Name: "proxy", Optional: true, Probe: func(context.Context) error {

@@ -18,6 +18,7 @@ import (
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/ingest"
+	"eventspine/internal/presence"
 	"eventspine/internal/telemetry"
 )
 
@@ -43,6 +44,14 @@ type (
 		// UserChanged tells every worker's cache to forget the user; it never waits.
 		UserChanged(userID string)
 	}
+	revoker interface {
+		// Token and User return until when the tokens are refused, at the latest.
+		Token(ctx context.Context, jti string) (until time.Time, err error)
+		User(ctx context.Context, user string) (until time.Time, err error)
+	}
+	presences interface {
+		Of(ctx context.Context, user string) (presence.State, error)
+	}
 	searcher interface {
 		Search(ctx context.Context, q archive.Query) (archive.Page, error)
 	}
@@ -55,6 +64,8 @@ type parts struct {
 	readers  userReader
 	writers  userWriter
 	announce announcer
+	revoker  revoker
+	presence presences
 	search   searcher
 	statsd   *telemetry.Statsd
 	pages    *pages
@@ -116,6 +127,8 @@ func (a *api) routes() *chi.Mux {
 	r.Put("/api/users/{id}", a.authorized(a.putUser))
 	r.Get("/api/users/{id}", a.authorized(a.showUser))
 	r.Delete("/api/users/{id}", a.authorized(a.deleteUser))
+	r.Get("/api/users/{id}/presence", a.authorized(a.showPresence))
+	r.Post("/api/tokens/revoke", a.authorized(a.revokeTokens))
 	r.Get("/api/search", a.authorized(a.findEvents))
 	return r
 }
@@ -147,6 +160,10 @@ type handler func(w http.ResponseWriter, r *http.Request, who auth.Identity) err
 func (a *api) authorized(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, err := a.identify(r)
+		if err != nil && fault.KindOf(err) != fault.Unauthorized { // it cannot be told now
+			a.fail(w, r, err)
+			return
+		}
 		if err != nil {
 			challenge := `Bearer realm="eventspine"`
 			if r.Header.Get("Authorization") != "" {

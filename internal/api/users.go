@@ -100,7 +100,7 @@ func userOf(r *http.Request, who auth.Identity) (string, error) {
 	case !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl):
 		return "", badUser("must be UTF-8 without control characters")
 	case id != who.Subject && !who.Has(auth.ScopeAdmin):
-		return "", needScope(auth.ScopeAdmin, "The metadata of other users needs a token with the scope admin.")
+		return "", needScope(auth.ScopeAdmin, "What belongs to other users needs a token with the scope admin.")
 	}
 	return id, nil
 }

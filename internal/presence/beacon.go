@@ -26,7 +26,7 @@ const (
 
 // Hub is where a bridge's connections are; hub.Hub.
 type Hub interface {
-	Users() iter.Seq[string]
+	Users() iter.Seq2[string, int]
 	Connections(user string) int
 }
 
@@ -152,8 +152,8 @@ func (b *Beacon) beat(ctx context.Context) error {
 // compare marks the users whose entry is wrong or old.
 func (b *Beacon) compare() {
 	now, wrong := time.Now(), []string{}
-	for user := range b.hub.Users() {
-		if e, ok := b.written[user]; !ok || e.connections != b.hub.Connections(user) || now.Sub(e.at) > keyLife/2 {
+	for user, n := range b.hub.Users() {
+		if e, ok := b.written[user]; !ok || e.connections != n || now.Sub(e.at) > keyLife/2 {
 			wrong = append(wrong, user)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -27,10 +26,10 @@ type hub struct {
 	watch func(string, bool)
 }
 
-func (h *hub) Users() iter.Seq[string] {
+func (h *hub) Users() iter.Seq2[string, int] {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Values(slices.Collect(maps.Keys(h.conns)))
+	return maps.All(maps.Clone(h.conns))
 }
 
 func (h *hub) Connections(user string) int {
