@@ -208,8 +208,12 @@ describe('what was missed', () => {
     bridge.journal().add('user');
     bridge.emit();
     await until(() => expect(bridge.asked).toHaveLength(1));
+    bridge.io.emit('synced', { complete: true, last: bridge.journal().head() }); // late, and no answer to this
+    bridge.emit('all');
+    await new Promise((later) => setTimeout(later, 50));
+    expect(ids).toEqual([]);
     bridge.drop();
-    await until(() => expect(ids).toEqual(['user1', 'user2']));
+    await until(() => expect(ids).toEqual(['user1', 'user2', 'all1']));
     await state(client, 'live');
     expect(errors).toEqual([]);
   });
