@@ -64,7 +64,6 @@ func readLocal(dir string) (local, error) {
 type target struct {
 	api, bridge, xpub string
 	token             string
-	secret            string
 	dir               string
 }
 
@@ -90,14 +89,17 @@ func (t *target) fill(user string, scopes ...string) error {
 	t.api = cmp.Or(t.api, l.API, "http://127.0.0.1:3000")
 	t.bridge = cmp.Or(t.bridge, l.Bridge, "http://127.0.0.1:3001")
 	t.xpub = cmp.Or(t.xpub, l.XPub, "tcp://127.0.0.1:5560")
-	t.secret = cmp.Or(os.Getenv("JWT_SECRET"), l.Secret)
 	if t.token != "" {
 		return nil
 	}
-	if t.secret == "" {
+	s, err := loadSigner(l)
+	if err != nil {
+		return err
+	}
+	if s.JWTSecret == "" {
 		return usage(errors.New("no token: give --token, or set JWT_SECRET, or run where `eventspine dev` runs"))
 	}
-	t.token, err = auth.Sign(t.secret, auth.Claims{Subject: user, Scopes: scopes, TTL: 24 * time.Hour})
+	t.token, err = s.sign(auth.Claims{Subject: user, Scopes: scopes, TTL: 24 * time.Hour})
 	return err
 }
 

@@ -90,6 +90,33 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// The secret may lie in a file, as in containers and units.
+func TestTokenFromAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("JWT_SECRET_FILE", path)
+	t.Setenv("JWT_ISSUER", "here")
+	out, _, err := call(t, "token", "--user", "ana")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := auth.DefaultSettings()
+	settings.JWTSecret, settings.JWTIssuer = secret, "here"
+	v, err := auth.NewVerifier(settings, auth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Verify(t.Context(), strings.TrimSpace(out)); err != nil {
+		t.Error(err)
+	}
+	t.Setenv("JWT_SECRET_FILE", path+".gone")
+	if _, _, err := call(t, "token", "--user", "ana"); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
 // A running `eventspine dev` leaves its secret, so that no flag is needed beside it.
 func TestTokenBesideDev(t *testing.T) {
 	t.Chdir(t.TempDir())

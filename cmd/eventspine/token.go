@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"eventspine/internal/auth"
+	"eventspine/internal/config"
+	"eventspine/internal/fault"
 )
 
 func tokenCommand() *cobra.Command {
@@ -18,21 +19,24 @@ func tokenCommand() *cobra.Command {
 	var ttl time.Duration
 	c := &cobra.Command{
 		Use:   "token --user ID",
-		Short: "Make a bearer token, signed with JWT_SECRET or the secret of `eventspine dev`",
+		Short: "Make a bearer token, signed with JWT_SECRET (or JWT_SECRET_FILE, JWT_SECRETS) or the secret of `eventspine dev`",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			l, err := readLocal(dir)
 			if err != nil {
 				return err
 			}
-			secret := cmp.Or(os.Getenv("JWT_SECRET"), l.Secret)
-			if secret == "" {
-				return usage(errors.New("JWT_SECRET is empty and no `eventspine dev` ran here; set JWT_SECRET"))
+			s, err := loadSigner(l)
+			if err != nil {
+				return err
+			}
+			if s.JWTSecret == "" {
+				return usage(errors.New("JWT_SECRET is empty and no `eventspine dev` ran here; set JWT_SECRET, JWT_SECRET_FILE or JWT_SECRETS"))
 			}
 			if user == "" {
 				return usage(errors.New("--user is missing"))
 			}
-			token, err := auth.Sign(secret, auth.Claims{Subject: user, Scopes: scopes, TTL: ttl, ID: id})
+			token, err := s.sign(auth.Claims{Subject: user, Scopes: scopes, TTL: ttl, ID: id})
 			if err != nil {
 				return usage(err)
 			}
@@ -46,6 +50,42 @@ func tokenCommand() *cobra.Command {
 	c.Flags().StringVar(&id, "id", "", "the token's id (jti)")
 	dirFlag(c, &dir)
 	return c
+}
+
+// signer holds the settings of the services that check tokens, to make tokens that they accept.
+type signer struct {
+	auth.Settings
+	kid string
+}
+
+// Base is there for package config; there are no common settings.
+func (s *signer) Base() *config.Common { return &config.Common{} }
+
+// Validate accepts everything: whoever has no secret here may have a token already.
+func (s *signer) Validate() []fault.Field { return nil }
+
+// loadSigner takes JWT_SECRET, the first of JWT_SECRETS, or the secret of a running
+// `eventspine dev`. Without any of them JWTSecret is empty.
+func loadSigner(l local) (*signer, error) {
+	s := &signer{Settings: auth.DefaultSettings()}
+	if err := config.Load(s, os.Environ(), ""); err != nil {
+		return nil, err
+	}
+	if s.JWTSecret != "" {
+		return s, nil
+	}
+	if list, _ := auth.ParseSecrets(s.JWTSecrets); len(list) > 0 {
+		s.JWTSecret, s.kid = list[0].Value, list[0].ID
+		return s, nil
+	}
+	s.JWTSecret = l.Secret
+	return s, nil
+}
+
+// sign makes a token that names the issuer and the audience which the services ask for.
+func (s *signer) sign(c auth.Claims) (string, error) {
+	c.Issuer, c.Audience, c.Key = s.JWTIssuer, s.JWTAudience, s.kid
+	return auth.Sign(s.JWTSecret, c)
 }
 
 // noArgs refuses stray words with exit code 2.

@@ -224,10 +224,10 @@ func realInput(t *testing.T, s *harness.System, b browsers, events []input, stra
 		}
 	}
 	for u := range users {
-		users[u] = b.connect(t, s.BridgeURL, harness.Token(u))
+		users[u] = b.connect(t, s.BridgeURL, s.Token(u))
 	}
 	busiest := busiestUser(events)
-	away := b.connect(t, s.BridgeURL, harness.Token(busiest))
+	away := b.connect(t, s.BridgeURL, s.Token(busiest))
 
 	half := len(events) / 2
 	send(t, s, events[:half])
@@ -240,7 +240,7 @@ func realInput(t *testing.T, s *harness.System, b browsers, events []input, stra
 		checkBrowser(t, u, c.events(), events)
 	}
 
-	back := b.connect(t, s.BridgeURL, harness.Token(busiest))
+	back := b.connect(t, s.BridgeURL, s.Token(busiest))
 	missed, complete := back.sync(t, lastSeq(before))
 	if !complete {
 		t.Error("sync inside the window says that it is not complete")
@@ -275,7 +275,7 @@ func busiestUser(events []input) string {
 // all before it have gone the same way.
 func send(t *testing.T, s *harness.System, events []input) {
 	t.Helper()
-	token := harness.Token("sender", "emit")
+	token := s.Token("sender", "emit")
 	for i := 0; i < len(events); {
 		n := min([]int{1, 7, 16}[i%3], len(events)-i)
 		var status int
@@ -451,7 +451,7 @@ func indexed(t *testing.T, s *harness.System, events []input) map[string][]json.
 	for u := range users {
 		q := url.Values{"userId": {u}, "size": {"200"}, "from": {"1"}}
 		for {
-			p := search(t, s, harness.Token("root", "admin"), q)
+			p := search(t, s, s.Token("root", "admin"), q)
 			for _, raw := range p.Events {
 				if id := look("", raw).ID; wanted[id] {
 					out[id] = append(out[id], raw)
@@ -520,6 +520,22 @@ func sameJSON(t *testing.T, a, b []byte) bool {
 // checkJournal wants every event in Redis once, with contiguous numbers in each partition.
 func checkJournal(t *testing.T, s *harness.System, events []input) {
 	t.Helper()
+	times := readJournal(t, s, func(p int, last, next uint64) {
+		if next != last+1 {
+			t.Errorf("partition %d jumps from %d to %d", p, last, next)
+		}
+	})
+	for _, e := range events {
+		if times[e.ID] != 1 {
+			t.Errorf("%s is in the journal %d times", e.ID, times[e.ID])
+		}
+	}
+}
+
+// readJournal counts how often each event is in Redis, and shows each step from one number of a
+// partition to the next.
+func readJournal(t *testing.T, s *harness.System, step func(p int, last, next uint64)) map[string]int {
+	t.Helper()
 	j := openJournal(t, s)
 	times := map[string]int{}
 	for p := range journal.DefaultOptions().Partitions {
@@ -534,17 +550,13 @@ func checkJournal(t *testing.T, s *harness.System, events []input) {
 			}
 			for _, raw := range list {
 				e := look("", raw)
-				if last != 0 && e.Seq != last+1 {
-					t.Errorf("partition %d jumps from %d to %d", p, last, e.Seq)
+				if last != 0 {
+					step(p, last, e.Seq)
 				}
 				last = e.Seq
 				times[e.ID]++
 			}
 		}
 	}
-	for _, e := range events {
-		if times[e.ID] != 1 {
-			t.Errorf("%s is in the journal %d times", e.ID, times[e.ID])
-		}
-	}
+	return times
 }

@@ -4,6 +4,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,10 +25,12 @@ import (
 const Secret = "a-secret-for-tests-only-0123456789"
 
 // Token is a bearer token of the test system for a user with these scopes.
-func Token(user string, scopes ...string) string {
-	t, err := auth.Sign(Secret, auth.Claims{Subject: user, Scopes: scopes, TTL: time.Hour})
+func Token(user string, scopes ...string) string { return sign(Secret, user, scopes) }
+
+func sign(secret, user string, scopes []string) string {
+	t, err := auth.Sign(secret, auth.Claims{Subject: user, Scopes: scopes, TTL: time.Hour})
 	if err != nil {
-		panic(err) // the secret above is long enough
+		panic(err) // the secret of a system that runs is long enough
 	}
 	return t
 }
@@ -57,10 +60,16 @@ type System struct {
 	Clone                []string          // the first proxy's, for live rules: snapshots, updates, changes
 	Ready                map[string]string // /readyz by process name
 	Ping                 map[string]string // health endpoint by process name
+	Secret               string            // signs its tokens; empty: the constant Secret
 	Keys                 string            // directory of the keys, NAME.key of each process and operator.key, and of the list, peers; empty: no CURVE
 
 	ports   []int
 	closers []func() error
+}
+
+// Token is a bearer token of this system for a user with these scopes.
+func (s *System) Token(user string, scopes ...string) string {
+	return sign(cmp.Or(s.Secret, Secret), user, scopes)
 }
 
 // Build compiles the programs into dir. race adds the race detector.
