@@ -4,7 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build test deploy-check rehearsal test-short lint bench soak bench-zmq chaos fuzz generate clean
+.PHONY: help build test deploy-check rehearsal compose-test dist test-short lint bench soak bench-zmq chaos fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,12 @@ deploy-check: ## the units, the templates and the compose file, without a cloud 
 
 rehearsal: ## the deployment on three machines of its own: systemd, firewall, UserData, kills and reboots
 	test/rehearsal/run.sh
+
+compose-test: ## docker-compose.yml for real: built, used, each process killed, taken down and brought up
+	test/compose/run.sh
+
+dist: ## tarballs and .deb packages in dist/, for ARCH (default amd64 and arm64) and VERSION
+	VERSION=$(VERSION) deploy/package/dist.sh $(ARCH)
 
 test-short: ## the tests that need nothing but Go (with a C compiler at hand, also the race detector)
 	go test $(shell command -v gcc >/dev/null && echo -race) ./...

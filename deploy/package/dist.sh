@@ -62,17 +62,17 @@ pack() { # pack ARCH: the .deb and the tarball
 	local top=eventspine-$VERSION-linux-$1
 	ARCH=$1 ROOT=$work/root-$1 "$nfpm" package --config deploy/package/nfpm.yaml --packager deb --target "dist/eventspine_${VERSION}_$1.deb" >/dev/null
 	cp -r "$work/root-$1/usr" "$work/$top"
+	install -D -m 644 deploy/systemd/eventspine.env "$work/$top/etc/eventspine.env"
 	tar -C "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -c "$top" | gzip -n9 >"dist/$top.tar.gz"
 	go run ./deploy/package/sbom eventspine "$VERSION" "$work/bin-$1"/* >"dist/eventspine-$VERSION-linux-$1.cdx.json"
 }
 
 documents
-for arch in "${@:-amd64 arm64}"; do
-	for arch in $arch; do
-		compile "$arch"
-		root "$arch"
-		pack "$arch"
-	done
+[ $# -gt 0 ] || set -- amd64 arm64
+for arch; do
+	compile "$arch"
+	root "$arch"
+	pack "$arch"
 done
 (cd dist && sha256sum -- * >SHA256SUMS)
 ls -l dist
