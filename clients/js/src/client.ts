@@ -266,6 +266,11 @@ export class Client<M extends EventMap = EventMap> {
     socket.on('disconnect', () => {
       if (this.#state === 'live' || this.#state === 'syncing') this.#lost(this.#leaving?.retryAfter);
     });
+    socket.io.on('close', (reason) => {
+      if (this.#state !== 'connecting' || reason === 'forced close') return; // by us, or by a refusal, of which connect_error tells
+      this.#report('connect', `the connection ended before it was there: ${reason}`);
+      this.#lost(this.#leaving?.retryAfter);
+    });
     socket.onAny((name: string, value: unknown) => this.#received(name, value));
     return socket;
   }

@@ -420,6 +420,19 @@ describe('connections', () => {
     expect(errors.map((e) => e.message)).toEqual(['no connection in time']);
   });
 
+  it('that end before they are there are tried again', async () => {
+    let first = true;
+    bridge.io.engine.on('connection', (socket: { close(): void }) => {
+      if (first) socket.close();
+      first = false;
+    });
+    for (const transports of [['websocket'], ['polling']]) {
+      first = true;
+      const { errors } = await live({ socket: { transports } });
+      expect(errors.map((e) => e.during)).toEqual(['connect']);
+    }
+  });
+
   it('are tried at once when the network is back', async () => {
     const page = new EventTarget();
     vi.stubGlobal('addEventListener', page.addEventListener.bind(page));

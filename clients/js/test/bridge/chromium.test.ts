@@ -161,7 +161,7 @@ describe('the package in Chromium', () => {
     await start(third, bob);
     await emit(bob, 3);
     await until(async () => expect(await got(third)).toEqual([3]));
-    expect(await third.evaluate(() => Object.keys(localStorage).length)).toBe(2);
+    await until(async () => expect(await third.evaluate(() => Object.keys(localStorage).length)).toBe(2));
     await first.context().close();
   });
 

@@ -160,7 +160,7 @@ describe('@eventspine/client and the bridge', () => {
 
   it('say why a token is refused, and close when there is no other', async () => {
     const user = someone();
-    for (const bad of ['rubbish', await token(user, '-1s'), `${(await token(user)).slice(0, -2)}AA`]) {
+    for (const bad of ['rubbish', await token(user, '-1h'), `${(await token(user)).slice(0, -2)}AA`]) {
       const client = createClient({ url: system.bridge, token: bad, store: memoryStore() });
       const errors: ClientError[] = [];
       client.onError((e) => errors.push(e));
