@@ -43,7 +43,7 @@ type batch struct {
 // young waits in memory; what is older than `after`, or too much, is moved to the spool, and from
 // then on everything goes through the spool until that is empty.
 //
-// One goroutine puts, one takes (next), one moves (spool).
+// One goroutine takes (next), one moves (spool); put is safe for concurrent use.
 type backlog struct {
 	maxBytes int
 	after    time.Duration
@@ -62,9 +62,12 @@ type backlog struct {
 	end     uint64   // index after the last record that may
 	done    uint64   // index before which every record is confirmed
 	safe    checkpoint.Set
-	full    bool // the spool takes nothing
-	held    bool // put has waited for room since waited was asked
-	waits   bool // put waits for room
+	last    checkpoint.Set // put last, in this life
+	old     uint64         // index after the records that were in the spool at the start
+	torn    map[int]bool   // partitions whose checkpoint stands before a gap
+	full    bool           // the spool takes nothing
+	held    bool           // put has waited for room since waited was asked
+	waits   bool           // put waits for room
 	closed  bool
 
 	work, room, due chan struct{} // each holds one signal: for next, for put, for the mover
@@ -74,6 +77,7 @@ type backlog struct {
 func newBacklog(spool *wal.Log, done uint64, maxBytes int, after time.Duration, m *metrics, log *slog.Logger) (*backlog, spans, error) {
 	done = max(done, spool.First())
 	b := &backlog{maxBytes: maxBytes, after: after, spool: spool, read: done, done: done, end: spool.End(), m: m, log: log, safe: checkpoint.Set{},
+		last: checkpoint.Set{}, old: spool.End(), torn: map[int]bool{},
 		work: make(chan struct{}, 1), room: make(chan struct{}, 1), due: make(chan struct{}, 1)}
 	held, err := scan(spool, done)
 	b.reader = spool.Reader(done)
@@ -119,6 +123,9 @@ func (b *backlog) put(ctx context.Context, it item) error {
 		if len(b.items) == 0 || b.bytes+it.size() <= b.maxBytes {
 			b.items = append(b.items, it)
 			b.bytes += it.size()
+			if e := &it.event; e.Seq > b.last[e.Partition].Seq {
+				b.last[e.Partition] = checkpoint.Position{Seq: e.Seq, Epoch: e.Epoch}
+			}
 			move := len(b.items) == 1 || b.bytes > b.maxBytes/2
 			b.mu.Unlock()
 			signal(b.work)
@@ -296,10 +303,16 @@ func (b *backlog) settle() {
 		x := b.ledger[0]
 		b.ledger = b.ledger[1:]
 		x.cancel()
-		x.spans.onto(b.safe)
+		behind := x.spans.onto(b.safe)
+		if x.n > 0 || x.end > b.old { // the follower began before the gaps that the spool had at the start
+			for _, p := range behind {
+				b.torn[p] = true
+			}
+		}
 		b.done = max(b.done, x.end)
 		b.drop(x.n)
 	}
+	b.seekTorn()
 }
 
 // drop forgets the first n items.

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -373,4 +374,93 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("%q became %+v, then %+v, %v", record, got, again, err)
 		}
 	})
+}
+
+// pagesOf is a journal that holds events of partition 1.
+type pagesOf []event.Event
+
+func (p pagesOf) Read(_ context.Context, _ int, after uint64, limit int) (out [][]byte, err error) {
+	for _, e := range p {
+		if e.Seq > after && len(out) < limit {
+			out = append(out, e.Raw)
+		}
+	}
+	return out, nil
+}
+
+// TestDamageInTheSpoolIsMended: a record that is damaged after it was written, in the middle or at
+// the end, holds the checkpoint only until its event was read from the journal; one that the journal
+// has no more is given up with an error.
+func TestDamageInTheSpoolIsMended(t *testing.T) {
+	const n = 100
+	for name, c := range map[string]struct {
+		at      int64 // percent of the file
+		journal func([]event.Event) pagesOf
+		said    string
+	}{
+		"in the middle":                   {50, func(all []event.Event) pagesOf { return all }, ""},
+		"at the end":                      {99, func(all []event.Event) pagesOf { return all }, ""},
+		"no longer in the journal":        {50, func(all []event.Event) pagesOf { return all[80:] }, "no longer has"},
+		"nothing in the journal any more": {99, func([]event.Event) pagesOf { return nil }, "no longer has"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			b, _ := newTestBacklog(t, dir, 0, 1<<20, wal.Options{})
+			defer closeBacklog(t, b)
+			all := some(t, n)
+			for i, e := range all {
+				must(t, b.put(t.Context(), at(e, uint64(i))))
+			}
+			must(t, b.toSpool(t.Context()))
+			damage(t, dir, c.at)
+			for x := b.next(t.Context(), 1, 0); x != nil; x = nil {
+				b.confirm(x)
+			}
+			if got := b.state().Positions[1].Seq; got >= n {
+				t.Fatalf("safe is %d: nothing was damaged", got)
+			}
+			var text strings.Builder
+			d := &mender{backlog: b, journal: c.journal(all), m: b.m, log: slog.New(slog.NewTextHandler(&text, nil))}
+			for range 3 {
+				for p, after := range b.takeTorn() {
+					must(t, d.mend(t.Context(), p, after))
+				}
+				for b.mustTake() {
+					b.confirm(b.next(t.Context(), 1, 0))
+				}
+			}
+			if got := b.state().Positions[1].Seq; got != n || len(b.takeTorn()) > 0 {
+				t.Errorf("safe is %d, want %d", got, n)
+			}
+			if said := strings.Contains(text.String(), "level=ERROR"); said != (c.said != "") || !strings.Contains(text.String(), c.said) {
+				t.Errorf("the log is %s", text.String())
+			}
+			e := stored(t, "later", n+1) // and it goes on
+			must(t, b.put(t.Context(), at(e, n)))
+			b.confirm(b.next(t.Context(), 1, 0))
+			if got := b.state().Positions[1].Seq; got != n+1 {
+				t.Errorf("then safe is %d", got)
+			}
+		})
+	}
+}
+
+// damage changes some bytes of the only segment.
+func damage(t *testing.T, dir string, percent int64) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	must(t, err)
+	f, err := os.OpenFile(files[0], os.O_RDWR, 0)
+	must(t, err)
+	info, err := f.Stat()
+	must(t, err)
+	_, err = f.WriteAt([]byte("damaged"), info.Size()*percent/100)
+	must(t, errors.Join(err, f.Close()))
+}
+
+// mustTake reports whether memory holds something to take.
+func (b *backlog) mustTake() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.items) > b.taken
 }

@@ -93,14 +93,18 @@ func (s spans) add(at place) {
 	}
 }
 
-// onto moves the positions of set over the runs that go on from them. What lies beyond a gap does
-// not count.
-func (s spans) onto(set checkpoint.Set) {
+// onto moves the positions of set over the runs that go on from them, and returns the partitions of
+// which some do not: what lies beyond a gap does not count.
+func (s spans) onto(set checkpoint.Set) (behind []int) {
 	for p, runs := range s {
 		for _, r := range runs {
 			if r.prev <= set[p].Seq && r.last.Seq > set[p].Seq {
 				set[p] = r.last
 			}
+			if r.prev > set[p].Seq {
+				behind = append(behind, p)
+			}
 		}
 	}
+	return behind
 }

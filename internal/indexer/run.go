@@ -214,6 +214,11 @@ func (d *Deps) take(ctx, drain context.Context, c *Config, k *keeper) error {
 		}
 		return err
 	}
+	whole, stopMending := context.WithCancel(ctx)
+	var mending sync.WaitGroup
+	defer mending.Wait()
+	defer stopMending()
+	mending.Go(func() { (&mender{backlog: d.backlog, journal: d.journal, m: d.m, log: c.Log}).run(whole) })
 	in := intake{backlog: d.backlog, last: maps.Clone(d.start), m: d.m, log: quiet.New(c.Log, time.Second)}
 	err = in.receive(ctx, drain, d.follow)
 	if ctx.Err() == nil {
