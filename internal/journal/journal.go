@@ -39,6 +39,7 @@ type Options struct {
 	ReplayWindow time.Duration // how long a user's events can be replayed
 	ReplayMax    int           // newest events a user that can be replayed
 	JournalMax   int64         // events a partition, trimmed in whole blocks of up to 100
+	JournalBytes int64         // bytes of events a partition, roughly: up to twice that while their size changes
 	JournalAge   time.Duration // age of an event at which it is trimmed; at least ReplayWindow
 	Log          *slog.Logger  // nil: none
 	Now          func() time.Time
@@ -46,8 +47,8 @@ type Options struct {
 }
 
 // DefaultOptions are the limits an installation starts with: 16 partitions, dedupe over 10
-// minutes, replay of 5 minutes and 1,000 events a user, 100,000 events and 30 minutes a
-// partition.
+// minutes, replay of 5 minutes and 1,000 events a user, 100,000 events, 64 MiB and 30 minutes
+// a partition.
 func DefaultOptions() Options {
 	return Options{
 		Partitions:   16,
@@ -55,6 +56,7 @@ func DefaultOptions() Options {
 		ReplayWindow: 5 * time.Minute,
 		ReplayMax:    1000,
 		JournalMax:   100_000,
+		JournalBytes: 64 << 20,
 		JournalAge:   30 * time.Minute,
 		Log:          slog.New(slog.DiscardHandler),
 		Now:          time.Now,
@@ -68,6 +70,7 @@ func (o Options) withDefaults() Options {
 	o.ReplayWindow = positive(o.ReplayWindow, d.ReplayWindow)
 	o.ReplayMax = positive(o.ReplayMax, d.ReplayMax)
 	o.JournalMax = positive(o.JournalMax, d.JournalMax)
+	o.JournalBytes = positive(o.JournalBytes, d.JournalBytes)
 	o.JournalAge = max(positive(o.JournalAge, d.JournalAge), o.ReplayWindow)
 	if o.Log == nil {
 		o.Log = d.Log
@@ -97,6 +100,7 @@ type Journal struct {
 	ready   atomic.Bool
 	booting sync.Mutex
 	highest []atomic.Uint64 // by partition: the highest number seen, so that a new epoch lies above it
+	weights []weight        // by partition
 	trimmed atomic.Int64    // when memory was last freed, in nanoseconds
 }
 
@@ -123,6 +127,7 @@ func New(client redis.UniversalClient, o Options) *Journal {
 		replay:  redis.NewScript(replaySource),
 		trim:    redis.NewScript(trimSource),
 		highest: make([]atomic.Uint64, o.Partitions),
+		weights: make([]weight, o.Partitions),
 	}
 }
 

@@ -281,3 +281,37 @@ func TestOutdatedDedupeBucketIsFreed(t *testing.T) {
 		}, "the outdated bucket is unlinked")
 	})
 }
+
+// TestJournalIsTrimmedByBytes: whatever the events' size, and while it changes, the journal takes no
+// more of Redis' memory than twice the bound; and it does not keep fewer events than the bound allows.
+func TestJournalIsTrimmedByBytes(t *testing.T) {
+	const bound = 2 << 20
+	client := open(t, testkit.StartRedis(t).URL())
+	j := start(t, client, func(o *journal.Options) { o.JournalBytes = bound })
+	n, most := 0, int64(0)
+	for _, phase := range []struct{ size, bytes int }{{200, 6 << 20}, {20_000, 10 << 20}, {200, 4 << 20}, {100_000, 20 << 20}, {1000, 6 << 20}} {
+		for sent := 0; sent < phase.bytes; {
+			var batch []journal.Entry
+			for range min(100, 1+400_000/phase.size) {
+				n++
+				e := entry(fmt.Sprint("e", n), "ana", true)
+				e.Event.Raw = event.Splice(e.Event.Raw, fmt.Appendf(nil, `,"data":"%0*d"`, phase.size, n))
+				batch = append(batch, e)
+				sent += len(e.Event.Raw)
+			}
+			add(t, j, batch...)
+			used := client.MemoryUsage(t.Context(), keyOf("ana", "journal"), 0).Val()
+			if most = max(most, used); used > 2*bound+fewestBytes(phase.size) {
+				t.Fatalf("the journal takes %d bytes with events of %d, the bound is %d", used, phase.size, bound)
+			}
+		}
+		if held := client.XLen(t.Context(), keyOf("ana", "journal")).Val() * int64(phase.size); held < bound/2 {
+			t.Errorf("it holds only %d bytes of events of %d", held, phase.size)
+		}
+	}
+	t.Logf("at most %d bytes with a bound of %d", most, bound)
+}
+
+// fewestBytes is what goes beyond the bound: a block that is trimmed as a whole, the 64 events between
+// two trims, and the batch that the bound was last compared with.
+func fewestBytes(size int) int64 { return int64(64*size) + 1<<20 }

@@ -31,6 +31,7 @@ type Config struct {
 	ReplayWindow time.Duration `env:"REPLAY_WINDOW" doc:"how long a user can get missed events back"`
 	ReplayMax    int           `env:"REPLAY_MAX" doc:"missed events a user can get back at most"`
 	JournalMax   int64         `env:"JOURNAL_MAX" doc:"events that the journal keeps in each partition"`
+	JournalBytes config.Bytes  `env:"JOURNAL_BYTES" doc:"bytes of events that the journal keeps in each partition, roughly; large events are trimmed before JOURNAL_MAX and JOURNAL_AGE"`
 	JournalAge   time.Duration `env:"JOURNAL_AGE" doc:"how long the journal keeps events"`
 
 	PushBind string `env:"ZMQ_OUTPUT_PUSH_BIND" doc:"endpoint that hands each stored event to one of the connected sinks (PUSH, such as tcp://127.0.0.1:5558); empty: none" kind:"bind"`
@@ -62,6 +63,7 @@ func DefaultConfig() Config {
 		ReplayWindow: j.ReplayWindow,
 		ReplayMax:    j.ReplayMax,
 		JournalMax:   j.JournalMax,
+		JournalBytes: config.Bytes(j.JournalBytes),
 		JournalAge:   j.JournalAge,
 	}
 }
@@ -85,6 +87,7 @@ func (c *Config) Validate() (wrong []fault.Field) {
 	refuse(c.ReplayWindow < time.Second, "REPLAY_WINDOW", "must be at least 1 second")
 	refuse(c.ReplayMax < 1, "REPLAY_MAX", "must be at least 1")
 	refuse(c.JournalMax < 1000, "JOURNAL_MAX", "must be at least 1000")
+	refuse(c.JournalBytes < 1<<20, "JOURNAL_BYTES", "must be at least 1MiB")
 	refuse(c.JournalAge < c.ReplayWindow, "JOURNAL_AGE", "must not be shorter than REPLAY_WINDOW")
 	return wrong
 }

@@ -128,7 +128,7 @@ func (d *Deps) openRedis(c *Config, reg prometheus.Registerer) error {
 	d.vetted = func(ctx context.Context) error { return rdb.Vet(ctx, client, slog.New(slog.DiscardHandler)) }
 	d.ping = func(ctx context.Context) error { return rdb.Ping(ctx, client) }
 	d.journal = journal.New(client, journal.Options{Partitions: c.Partitions, DedupeWindow: c.DedupeWindow, ReplayWindow: c.ReplayWindow,
-		ReplayMax: c.ReplayMax, JournalMax: c.JournalMax, JournalAge: c.JournalAge, Log: c.Log, Metrics: reg})
+		ReplayMax: c.ReplayMax, JournalMax: c.JournalMax, JournalBytes: int64(c.JournalBytes), JournalAge: c.JournalAge, Log: c.Log, Metrics: reg})
 	d.cache = profile.NewCache(profile.New(client), c.UserCache, c.UserTTL)
 	return nil
 }
