@@ -1,37 +1,44 @@
 // One real socket.io-client, driven by a test: reads commands from stdin, writes what happens to
 // stdout, one JSON value a line.
-//   node client.js <alias> <url> <transport>
+//   node client.js <alias> <url> <transport>[,<transport>]
 'use strict';
-const [, , alias, url, transport] = process.argv;
+const [, , alias, url, transports] = process.argv;
 const io = require(alias);
+const old = alias < 'sio3'; // Engine.IO 3: the token is in the query
 
 const say = (what, more) => process.stdout.write(JSON.stringify(Object.assign({ what }, more)) + '\n');
 let socket;
 
 const commands = {
-  connect({ token, times }) {
-    socket = io(url, {
-      transports: [transport],
-      query: 'token=' + encodeURIComponent(token),
+  connect({ token, times, query }) {
+    socket = io(url, Object.assign({
+      transports: transports.split(','),
       reconnection: times !== 0,
       reconnectionDelay: 50,
       reconnectionDelayMax: 200,
       forceNew: true,
+    }, old || query ? { query: alias === 'sio1' ? 'token=' + encodeURIComponent(token) : { token } } : { auth: { token } }));
+    socket.on('connect', () => {
+      const { engine } = socket.io;
+      say('connect', { id: socket.id, transport: engine.transport.name, recovered: socket.recovered });
+      engine.once('upgrade', (to) => say('upgrade', { transport: to.name }));
     });
-    socket.on('connect', () => say('connect', { id: socket.id, transport: socket.io.engine.transport.name }));
     socket.on('disconnect', (reason) => say('disconnect', { reason }));
-    socket.on('reconnect', () => say('reconnect'));
     for (const name of ['connect_error', 'error']) {
-      socket.on(name, (err) => say(name, { message: String((err && err.message) || err), status: Number(err && err.description) || statusIn(err) }));
+      socket.on(name, (err) => say(name, {
+        message: String((err && err.message) || err), kind: err && err.data && err.data.kind, status: Number(err && err.description) || statusIn(err),
+      }));
     }
     for (const name of ['notification', 'alert', 'status']) {
       socket.on(name, (payload) => say('event', { name, payload }));
     }
+    for (const name of ['synced', 'token_expiring', 'closing']) socket.on(name, (info) => say(name, { info }));
   },
   sync({ since, one }) {
     if (one) socket.emit('sync', since, (events) => say('sync', { events }));
     else socket.emit('sync', since, (events, info) => say('sync', { events, info }));
   },
+  refresh({ token }) { socket.emit('refresh', token, (info) => say('refreshed', { info })); },
   emit({ name, args }) { socket.emit(name, ...args); },
   drop() { socket.io.engine.close(); },
   close() { socket.close(); },

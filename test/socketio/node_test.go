@@ -1,5 +1,5 @@
 // Package socketio_test connects real socket.io-client programs to the bridge's Socket.IO server:
-// the last of the 1 and of the 2 series, over websocket and over polling.
+// the last of each series, over websocket, over polling, and from polling to websocket.
 package socketio_test
 
 import (
@@ -33,7 +33,7 @@ func install(t *testing.T) {
 		}
 		t.Fatal(err)
 	}
-	if _, err := os.Stat("node_modules/sio2"); err == nil {
+	if _, err := os.Stat("node_modules/sio4"); err == nil {
 		return
 	}
 	out, err := exec.CommandContext(t.Context(), "npm", "ci", "--no-audit", "--no-fund").CombinedOutput()
@@ -44,12 +44,22 @@ func install(t *testing.T) {
 
 const anyPort = "127.0.0.1:0"
 
-// server is a Socket.IO server whose tokens are user names; "bad" is refused.
+// server is a Socket.IO server whose tokens are user names; "bad" is refused. A session is
+// recovered by the events in missed, when it says that it saw the event number 7 last.
 type server struct {
 	hub  *hub.Hub
 	sio  *socketio.Server
 	web  *http.Server
 	addr string
+}
+
+var missed = []hub.Event{{Name: "status", Payload: []byte(`8`), Position: hub.Position{Seq: 8}}, {Name: "alert", Payload: []byte(`9`), Position: hub.Position{Seq: 9}}}
+
+func recovered(_ context.Context, user string, r socketio.Recovery) socketio.Recovered {
+	if pid := "session of " + user; r.PID != pid || r.Offset != "7" {
+		return socketio.Recovered{PID: pid}
+	}
+	return socketio.Recovered{PID: r.PID, Ok: true, Events: missed}
 }
 
 func serve(t *testing.T, addr string) *server {
@@ -66,6 +76,7 @@ func serve(t *testing.T, addr string) *server {
 		Sync: func(_ context.Context, user string, arg json.RawMessage) socketio.Synced {
 			return socketio.Synced{Events: [][]byte{[]byte(`{"user":"` + user + `"}`), arg}, Info: []byte(`{"complete":true}`)}
 		},
+		Recover: recovered,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -103,12 +114,14 @@ type said struct {
 	Events    json.RawMessage `json:"events"`
 	Info      json.RawMessage `json:"info"`
 	Message   string          `json:"message"`
+	Kind      string          `json:"kind"`
 	Status    int             `json:"status"`
+	Recovered bool            `json:"recovered"`
 }
 
-func start(t *testing.T, alias, addr, transport string) *browser {
+func start(t *testing.T, alias, addr, transports string) *browser {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "node", "client.js", alias, "http://"+addr, transport)
+	cmd := exec.CommandContext(t.Context(), "node", "client.js", alias, "http://"+addr, transports)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -166,23 +179,52 @@ func (b *browser) await(what string) said {
 	}
 }
 
-func everyClient(t *testing.T, fn func(t *testing.T, alias, transport string)) {
+// kind is one client with the transports it may use.
+type kind struct {
+	alias, transports string
+}
+
+// old says that it speaks Engine.IO 3.
+func (k kind) old() bool { return k.alias < "sio3" }
+
+// upgrades says that it begins with polling and goes over to a websocket. The server offers that to
+// Engine.IO 4 only.
+func (k kind) upgrades() bool { return k.transports == "polling,websocket" && !k.old() }
+
+func everyClient(t *testing.T, fn func(t *testing.T, k kind)) {
 	install(t)
-	for _, alias := range []string{"sio1", "sio2"} {
-		for _, transport := range []string{"websocket", "polling"} {
-			t.Run(alias+" "+transport, func(t *testing.T) { fn(t, alias, transport) })
+	for _, alias := range []string{"sio1", "sio2", "sio3", "sio4"} {
+		for _, transports := range []string{"websocket", "polling", "polling,websocket"} {
+			t.Run(alias+" "+transports, func(t *testing.T) {
+				t.Parallel()
+				fn(t, kind{alias, transports})
+			})
 		}
 	}
 }
 
+// connected waits for a connection over the transports it is to have.
+func (b *browser) connected(k kind) {
+	b.t.Helper()
+	got := b.await("connect")
+	if k.upgrades() && got.Transport == "polling" { // it may have gone over before it was let in
+		got = b.await("upgrade")
+	}
+	want := "websocket"
+	if k.transports == "polling" || k.old() && k.transports != "websocket" {
+		want = "polling"
+	}
+	if got.Transport != want {
+		b.t.Errorf("connected over %s", got.Transport)
+	}
+}
+
 func TestClients(t *testing.T) {
-	everyClient(t, func(t *testing.T, alias, transport string) {
+	everyClient(t, func(t *testing.T, k kind) {
 		s := serve(t, anyPort)
-		b := start(t, alias, s.addr, transport)
+		b := start(t, k.alias, s.addr, k.transports)
 		b.do(`{"do":"connect","token":"ana"}`)
-		if got := b.await("connect"); got.Transport != transport {
-			t.Errorf("connected over %s", got.Transport)
-		}
+		b.connected(k)
 
 		payload := `{"text":"für dich: 你好 😀 \u2028 end","n":[1,2.5,null]}`
 		s.hub.ToUser("ana", "notification", []byte(payload), hub.Position{})
@@ -223,13 +265,16 @@ func TestClients(t *testing.T) {
 }
 
 func TestRefusedTokenIsSeen(t *testing.T) {
-	everyClient(t, func(t *testing.T, alias, transport string) {
+	everyClient(t, func(t *testing.T, k kind) {
 		s := serve(t, anyPort)
-		b := start(t, alias, s.addr, transport)
+		b := start(t, k.alias, s.addr, k.transports)
 		b.do(`{"do":"connect","token":"bad","times":0}`)
 		got := b.await("connect_error")
-		if got.Status != 401 {
+		if k.old() && got.Status != http.StatusUnauthorized {
 			t.Errorf("refused with %d %s", got.Status, got.Message)
+		}
+		if !k.old() && (got.Kind != "unauthorized" || got.Message != "the token is wrong") {
+			t.Errorf("refused with %s %s", got.Kind, got.Message)
 		}
 		if s.hub.Len() != 0 {
 			t.Error("connected all the same")
@@ -237,20 +282,80 @@ func TestRefusedTokenIsSeen(t *testing.T) {
 	})
 }
 
-func TestClientsReconnect(t *testing.T) {
-	everyClient(t, func(t *testing.T, alias, transport string) {
+func TestNewClientsMayHaveTheTokenInTheQuery(t *testing.T) {
+	install(t)
+	for _, alias := range []string{"sio3", "sio4"} {
 		s := serve(t, anyPort)
-		b := start(t, alias, s.addr, transport)
-		b.do(`{"do":"connect","token":"ana"}`)
+		b := start(t, alias, s.addr, "polling,websocket")
+		b.do(`{"do":"connect","token":"ana","query":true}`)
 		b.await("connect")
+		s.hub.ToUser("ana", "status", []byte(`1`), hub.Position{})
+		b.await("event")
+	}
+}
+
+func TestClientsReconnect(t *testing.T) {
+	everyClient(t, func(t *testing.T, k kind) {
+		s := serve(t, anyPort)
+		b := start(t, k.alias, s.addr, k.transports)
+		b.do(`{"do":"connect","token":"ana"}`)
+		b.connected(k)
 		s.close()
 		b.await("disconnect")
 		again := serve(t, s.addr)
-		b.await("reconnect")
+		b.await("connect")
 		again.hub.ToUser("ana", "status", []byte(`1`), hub.Position{})
 		if got := b.await("event"); string(got.Payload) != "1" {
 			t.Errorf("received %s", got.Payload)
 		}
+	})
+}
+
+func TestNewestClientRecovers(t *testing.T) {
+	everyClient(t, func(t *testing.T, k kind) {
+		if k.alias != "sio4" {
+			return // recovery came with 4.6
+		}
+		s := serve(t, anyPort)
+		b := start(t, k.alias, s.addr, k.transports)
+		b.do(`{"do":"connect","token":"ana"}`)
+		b.connected(k)
+		s.hub.ToUser("ana", "status", []byte(`7`), hub.Position{Seq: 7})
+		b.await("event")
+		b.do(`{"do":"drop"}`)
+		b.await("disconnect")
+		if got := b.await("connect"); !got.Recovered {
+			t.Error("the client does not think that it is recovered")
+		}
+		for _, want := range missed {
+			if got := b.await("event"); got.Name != want.Name || string(got.Payload) != string(want.Payload) {
+				t.Errorf("received %s %s", got.Name, got.Payload)
+			}
+		}
+	})
+}
+
+func TestClientsRefreshTheirTokens(t *testing.T) {
+	everyClient(t, func(t *testing.T, k kind) {
+		s := serve(t, anyPort)
+		b := start(t, k.alias, s.addr, k.transports)
+		b.do(`{"do":"connect","token":"ana"}`)
+		b.connected(k)
+		b.do(`{"do":"refresh","token":"ana"}`)
+		if got := b.await("refreshed"); !strings.Contains(string(got.Info), `"ok":true`) {
+			t.Errorf("refreshed: %s", got.Info)
+		}
+		for _, token := range []string{"bob", "bad"} {
+			b.do(`{"do":"refresh","token":"` + token + `"}`)
+			if got := b.await("refreshed"); !strings.Contains(string(got.Info), `"ok":false`) {
+				t.Errorf("refreshed by %s: %s", token, got.Info)
+			}
+		}
+		s.sio.Disconnect(func(u socketio.User) bool { return u.ID == "ana" }, "token revoked")
+		if got := b.await("closing"); !equal(t, got.Info, `{"reason":"token revoked"}`) {
+			t.Errorf("closing: %s", got.Info)
+		}
+		b.await("disconnect")
 	})
 }
 
