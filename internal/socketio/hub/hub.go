@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -176,11 +177,33 @@ func (h *Hub) ToUser(user, name string, payload []byte, at Position) int {
 	return emit(conns, NewPacket(name, payload, at))
 }
 
-// ToAll is ToUser for everybody.
+// ToAll is ToUser for everybody. With many connections the work is shared among the processors.
 func (h *Hub) ToAll(name string, payload []byte, at Position) int {
-	p, n := NewPacket(name, payload, at), 0
+	p := NewPacket(name, payload, at)
+	workers := 1
+	if h.count.Load() >= manyConnections {
+		workers = min(runtime.GOMAXPROCS(0), maxWorkers)
+	}
+	var n atomic.Int64
+	var others sync.WaitGroup
+	for first := 1; first < workers; first++ {
+		others.Go(func() { n.Add(int64(h.emitEvery(first, workers, p))) })
+	}
+	n.Add(int64(h.emitEvery(0, workers, p)))
+	others.Wait()
+	return int(n.Load())
+}
+
+const (
+	manyConnections = 512 // from which on it pays to share a broadcast
+	maxWorkers      = 8
+)
+
+// emitEvery emits to every step-th shard.
+func (h *Hub) emitEvery(first, step int, p *Packet) int {
+	n := 0
 	var all [][]Conn
-	for i := range h.shards {
+	for i := first; i < hubShards; i += step {
 		s := &h.shards[i]
 		all = all[:0]
 		s.mu.RLock()
