@@ -22,8 +22,19 @@ const peersHead = `# Peers of this system: name, public key, and where each list
 # Every one of them may connect. Give this file to all processes as CURVE_PEERS_FILE.
 `
 
+// threeMachines are the processes of the deployment: one machine for the api, one for worker and
+// proxy, one for indexer and bridge, and those that can be added: a second worker, more bridges, whose
+// addresses nobody needs to know. The operator only connects.
+func threeMachines() []string {
+	return []string{
+		"api=10.0.1.10", "proxy=10.0.1.20", "worker-1=10.0.1.20:5557,10.0.1.20:5555", "worker-2=10.0.1.21",
+		"indexer=10.0.1.30:5555", "bridge=10.0.1.30:5556", "bridges", "operator",
+	}
+}
+
 func keygenCommand() *cobra.Command {
 	var dir, out string
+	var three bool
 	c := &cobra.Command{
 		Use:   "keygen [NAME[=ADDRESS[,ADDRESS…]]…]",
 		Short: "Make CURVE keys for services and operators, and the list of them",
@@ -31,10 +42,17 @@ func keygenCommand() *cobra.Command {
 			"can be added later. An address says where a process listens: a host when it has the host to itself, host:port\n" +
 			"otherwise. Give each process its own .key file as CURVE_KEY_FILE and the list as CURVE_PEERS_FILE. Whoever only\n" +
 			"connects, such as an operator, needs no address. No file with a key is ever overwritten.\n\n" +
-			"Without a name, one pair goes to the file of --out, or to standard output.",
+			"Without a name, one pair goes to the file of --out, or to standard output. With --three-machines, the names and\n" +
+			"addresses are those of the deployment: " + strings.Join(threeMachines(), " ") + ".",
 		Example: "  eventspine keygen --dir keys api=10.0.1.10 proxy=10.0.1.20 worker=10.0.1.20:5557,10.0.1.20:5555 \\\n" +
 			"    indexer=10.0.1.30:5555 bridge=10.0.1.30:5556 operator",
 		RunE: func(c *cobra.Command, args []string) error {
+			if three && len(args) > 0 {
+				return usage(errors.New("--three-machines has names of its own; add others by a second call"))
+			}
+			if three {
+				args = threeMachines()
+			}
 			if len(args) == 0 {
 				return onePair(c.OutOrStdout(), out)
 			}
@@ -53,6 +71,7 @@ func keygenCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&dir, "dir", "keys", "directory for the keys and the list; made if it is not there")
 	c.Flags().StringVar(&out, "out", "", "without a name: new file for the secret key; the public one goes beside it, as .pub")
+	c.Flags().BoolVar(&three, "three-machines", false, "keys and list for the processes of deploy/cloudformation")
 	return c
 }
 

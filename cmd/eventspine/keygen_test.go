@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"eventspine/internal/config"
 	"eventspine/internal/fault"
 	"eventspine/internal/keyring"
 	"eventspine/internal/run"
@@ -165,5 +166,41 @@ func TestVerbsNameWrongKeys(t *testing.T) {
 	t.Setenv("CURVE_KEY_FILE", "keys/me.key")
 	if _, _, err := call(t, "ping", "tcp://10.0.0.1:1"); run.Code(err) != run.ExitUsage || !strings.Contains(err.Error(), "CURVE_PEERS names no peer") {
 		t.Errorf("a key alone in the environment: %v", err)
+	}
+}
+
+// TestKeysOfThreeMachines: every process of the deployment finds in its own files whatever it needs to
+// connect where the deployment says, and no file is ever made twice.
+func TestKeysOfThreeMachines(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if _, _, err := call(t, "keygen", "--three-machines", "--dir", "k"); err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadFile("k/peers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"api", "proxy", "worker-1", "worker-2", "indexer", "bridge", "bridges", "operator"} {
+		key, err := os.ReadFile("k/" + name + ".key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &operator{config.Curve{CurveKey: string(key), CurvePeers: string(list)}}
+		ring, err := keyring.Open(o, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, at := range []string{"tcp://10.0.1.20:5557", "tcp://10.0.1.21:5557", "tcp://10.0.1.20:5559", "tcp://10.0.1.20:5560", "tcp://10.0.1.20:5562", "tcp://10.0.1.20:5563",
+			"tcp://10.0.1.10:5555", "tcp://10.0.1.20:5555", "tcp://10.0.1.20:5556", "tcp://10.0.1.30:5555", "tcp://10.0.1.30:5556"} {
+			if _, err := ring.Client().FindServer(at); err != nil {
+				t.Errorf("%s does not know whose key is at %s: %v", name, at, err)
+			}
+		}
+	}
+	if _, _, err := call(t, "keygen", "--three-machines", "--dir", "k"); run.Code(err) != run.ExitUsage {
+		t.Errorf("a second call: %v", err)
+	}
+	if _, _, err := call(t, "keygen", "--three-machines", "more"); run.Code(err) != run.ExitUsage {
+		t.Errorf("with a name: %v", err)
 	}
 }

@@ -22,7 +22,9 @@ type self struct {
 	done bool
 }
 
-func newSelf(keys *keyring.Ring) *self { return &self{keys: keys, web: &http.Transport{MaxIdleConns: 1}} }
+func newSelf(keys *keyring.Ring) *self {
+	return &self{keys: keys, web: &http.Transport{MaxIdleConns: 1}}
+}
 
 // Alive asks the service over its own sockets, as anybody else would: PING over REQ, and GET /healthz.
 // A nil error means that it accepts, schedules and answers; a service without sockets is always

@@ -135,6 +135,17 @@ func failoverOptions(opt *redis.Options, u *address, own ownOptions) *redis.Fail
 	}
 }
 
+// Clock is how far the clock of this machine is ahead of Redis's (of one of its nodes), good to
+// half of a round trip. Errors are classified.
+func Clock(ctx context.Context, client redis.UniversalClient) (time.Duration, error) {
+	began := time.Now()
+	there, err := client.Time(ctx).Result()
+	if err != nil {
+		return 0, Classify("ask redis for the time", err)
+	}
+	return began.Add(time.Since(began) / 2).Sub(there), nil
+}
+
 // Ping reports whether Redis answers now, for readiness. Errors are classified.
 func Ping(ctx context.Context, client redis.UniversalClient) error {
 	return Classify("ping redis", client.Ping(ctx).Err())
