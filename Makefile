@@ -4,13 +4,16 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build test deploy-check rehearsal compose-test dist test-short lint bench soak bench-zmq chaos fuzz generate clean
+.PHONY: help build client test deploy-check rehearsal compose-test dist test-short lint bench soak bench-zmq chaos fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build all programs into bin/
 	go build -o bin/ ./cmd/...
+
+client: ## build the JavaScript package in clients/js; needs Node and npm
+	cd clients/js && npm ci --no-audit --no-fund && npm run build
 
 test: ## every test, on real servers; installs what it needs and says so
 	test/run.sh

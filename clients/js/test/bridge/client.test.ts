@@ -135,12 +135,12 @@ describe('@eventspine/client and the bridge', () => {
 
   it('refresh a token that ends, and stay connected', async () => {
     const user = someone();
-    const getToken = vi.fn((why: string) => token(user, why === 'connect' ? '4s' : '1h'));
+    const getToken = vi.fn((why: string) => token(user, why === 'connect' ? '2s' : '1h'));
     const { client, numbers, errors } = await live(user, { getToken });
     const states: string[] = [];
     client.onState((s) => states.push(s));
     await until(() => expect(getToken).toHaveBeenLastCalledWith('expiring'));
-    await new Promise((later) => setTimeout(later, 5_000)); // the first token has ended
+    await new Promise((later) => setTimeout(later, 2_500)); // the first token has ended
     await emit(user, 1);
     await until(() => expect(numbers).toEqual([1]));
     expect(states).toEqual([]);
