@@ -15,7 +15,8 @@ stamp=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M%S)
 tag=$(git describe --tags --match 'v[0-9]*' --abbrev=0 2>/dev/null || true)
 VERSION=${VERSION:-${tag#v}}
 VERSION=${VERSION:-0.0.0+$stamp.$commit}
-export SOURCE_DATE_EPOCH VERSION
+flags=(-trimpath -ldflags "-s -w -X eventspine/internal/run.version=$VERSION") # the same everywhere, without the paths of this machine
+export SOURCE_DATE_EPOCH VERSION CGO_ENABLED=0
 services=(api worker proxy indexer bridge)
 umask 022
 rm -rf dist
@@ -23,15 +24,15 @@ mkdir -p dist
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-compile() { # compile ARCH: every program, without the paths of this machine
-	GOOS=linux GOARCH=$1 CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X eventspine/internal/run.version=$VERSION" -o "$work/bin-$1/" ./cmd/...
+compile() { # compile ARCH: every program
+	GOOS=linux GOARCH=$1 go build "${flags[@]}" -o "$work/bin-$1/" ./cmd/...
 }
 
 # documents is what is the same for every architecture.
 documents() {
 	local share=$work/share name=eventspine
 	mkdir -p "$share"/{man/man1,doc/$name/examples,bash-completion/completions,zsh/vendor-completions,fish/vendor_completions.d}
-	go build -trimpath -ldflags "-X eventspine/internal/run.version=$VERSION" -o "$work/$name" ./cmd/eventspine
+	go build "${flags[@]}" -o "$work/$name" ./cmd/eventspine
 	"$work/$name" man "$share/man/man1"
 	"$work/$name" completion bash >"$share/bash-completion/completions/$name"
 	"$work/$name" completion zsh >"$share/zsh/vendor-completions/_$name"
@@ -64,7 +65,7 @@ pack() { # pack ARCH: the .deb and the tarball
 	cp -r "$work/root-$1/usr" "$work/$top"
 	install -D -m 644 deploy/systemd/eventspine.env "$work/$top/etc/eventspine.env"
 	tar -C "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -c "$top" | gzip -n9 >"dist/$top.tar.gz"
-	go run ./deploy/package/sbom eventspine "$VERSION" "$work/bin-$1"/* >"dist/eventspine-$VERSION-linux-$1.cdx.json"
+	go run -trimpath ./deploy/package/sbom eventspine "$VERSION" "$work/bin-$1"/* >"dist/eventspine-$VERSION-linux-$1.cdx.json"
 }
 
 documents
