@@ -34,48 +34,59 @@ type Config struct {
 	ReplayWait    time.Duration `env:"BRIDGE_REPLAY_WAIT" doc:"how long a replay waits in line at most; then its client is told to ask later"`
 	Drain         time.Duration `env:"BRIDGE_DRAIN" doc:"over how long a bridge that is stopped spreads the closing of its connections, so that they do not come back all at once; up to 9s more go by until it ends"`
 
-	Connections     int           `env:"BRIDGE_CONNECTIONS" doc:"connections in all; past them clients get 429"`
-	UserConnections int           `env:"BRIDGE_USER_CONNECTIONS" doc:"connections of one user; past them clients get 429"`
-	HandshakeRate   int           `env:"BRIDGE_HANDSHAKE_RATE" doc:"handshakes a second from one address, four times that in a burst; past them clients get 429"`
-	PendingPolls    int           `env:"BRIDGE_PENDING_POLLS" doc:"polling handshakes of one address that may be unfinished; past them clients get 429"`
-	InboundRate     int           `env:"BRIDGE_INBOUND_RATE" doc:"packets a second from one connection, four times that in a burst; past them it is closed"`
-	QueueMessages   int           `env:"BRIDGE_QUEUE_MESSAGES" doc:"events that may wait for one connection; past them it is closed"`
-	QueueBytes      config.Bytes  `env:"BRIDGE_QUEUE_BYTES" doc:"bytes that may wait for one connection; past them it is closed"`
-	SnailWait       time.Duration `env:"BRIDGE_SNAIL_WAIT" doc:"an event that waits longer than this in the bridge to be looked at is late"`
-	SnailLimit      time.Duration `env:"BRIDGE_SNAIL_LIMIT" doc:"how long events may be late, or the receive queue half full, at a stretch before the bridge ends itself with exit code 1, to be started again; 0s: for ever"`
-	PingInterval    time.Duration `env:"BRIDGE_PING_INTERVAL" doc:"how often a client pings"`
-	PingTimeout     time.Duration `env:"BRIDGE_PING_TIMEOUT" doc:"a client that was silent for this long is closed"`
+	Connections        int           `env:"BRIDGE_CONNECTIONS" doc:"connections in all; past them clients get 429"`
+	UserConnections    int           `env:"BRIDGE_USER_CONNECTIONS" doc:"connections of one user; past them clients get 429"`
+	AddressConnections int           `env:"BRIDGE_ADDRESS_CONNECTIONS" doc:"connections from one address; past them clients get 429; 0: no bound"`
+	TrustedProxies     []string      `env:"BRIDGE_TRUSTED_PROXIES" doc:"addresses or networks of the load balancers in front, comma separated: from them X-Forwarded-For says which address a client has; empty: nobody is believed"`
+	HandshakeTimeout   time.Duration `env:"BRIDGE_HANDSHAKE_TIMEOUT" doc:"how long a client may take to come in, until its token is known"`
+	TokenWarning       time.Duration `env:"BRIDGE_TOKEN_WARNING" doc:"how long before the end of its token a client gets the event token_expiring, so that it can send a new one"`
+	PresenceTimeout    time.Duration `env:"BRIDGE_PRESENCE_TIMEOUT" doc:"how long the users of a bridge that was killed still count as online; a third of it is the time between heartbeats"`
+	HandshakeRate      int           `env:"BRIDGE_HANDSHAKE_RATE" doc:"handshakes a second from one address, four times that in a burst; past them clients get 429"`
+	PendingPolls       int           `env:"BRIDGE_PENDING_POLLS" doc:"polling handshakes of one address that may be unfinished; past them clients get 429"`
+	MaxPacket          config.Bytes  `env:"BRIDGE_MAX_PACKET" doc:"bytes of one message or one polling POST of an Engine.IO 4 client; past them it is closed; Engine.IO 3 clients may send 64KiB"`
+	InboundRate        int           `env:"BRIDGE_INBOUND_RATE" doc:"packets a second from one connection, four times that in a burst; past them it is closed"`
+	QueueMessages      int           `env:"BRIDGE_QUEUE_MESSAGES" doc:"events that may wait for one connection; past them it is closed"`
+	QueueBytes         config.Bytes  `env:"BRIDGE_QUEUE_BYTES" doc:"bytes that may wait for one connection; past them it is closed"`
+	SnailWait          time.Duration `env:"BRIDGE_SNAIL_WAIT" doc:"an event that waits longer than this in the bridge to be looked at is late"`
+	SnailLimit         time.Duration `env:"BRIDGE_SNAIL_LIMIT" doc:"how long events may be late, or the receive queue half full, at a stretch before the bridge ends itself with exit code 1, to be started again; 0s: for ever"`
+	PingInterval       time.Duration `env:"BRIDGE_PING_INTERVAL" doc:"how often a client pings"`
+	PingTimeout        time.Duration `env:"BRIDGE_PING_TIMEOUT" doc:"a client that was silent for this long is closed"`
 }
 
 // DefaultConfig has everything on this machine. Only JWT_SECRET has no default.
 func DefaultConfig() Config {
 	return Config{
-		Common:          config.Common{InstanceID: "bridge-1", Health: "tcp://127.0.0.1:5556", Metrics: "127.0.0.1:9465"},
-		Settings:        auth.DefaultSettings(),
-		Addr:            "127.0.0.1:3001",
-		XPub:            []string{"tcp://127.0.0.1:5560"},
-		RedisURL:        "redis://127.0.0.1:6379",
-		Categories:      []string{"notification", "alert", "status"},
-		Origins:         []string{"*"},
-		Partitions:      16,
-		ReplayWindow:    5 * time.Minute,
-		ReplayMax:       1000,
-		Replays:         8,
-		ReplayRate:      20_000,
-		ReplayWaiting:   10_000,
-		ReplayWait:      15 * time.Second,
-		Drain:           10 * time.Second,
-		Connections:     20_000,
-		UserConnections: 50,
-		HandshakeRate:   500,
-		PendingPolls:    256,
-		InboundRate:     50,
-		QueueMessages:   1024,
-		QueueBytes:      1 << 20,
-		SnailWait:       5 * time.Second,
-		SnailLimit:      30 * time.Second,
-		PingInterval:    25 * time.Second,
-		PingTimeout:     60 * time.Second,
+		Common:             config.Common{InstanceID: "bridge-1", Health: "tcp://127.0.0.1:5556", Metrics: "127.0.0.1:9465"},
+		Settings:           auth.DefaultSettings(),
+		Addr:               "127.0.0.1:3001",
+		XPub:               []string{"tcp://127.0.0.1:5560"},
+		RedisURL:           "redis://127.0.0.1:6379",
+		Categories:         []string{"notification", "alert", "status"},
+		Origins:            []string{"*"},
+		Partitions:         16,
+		ReplayWindow:       5 * time.Minute,
+		ReplayMax:          1000,
+		Replays:            8,
+		ReplayRate:         20_000,
+		ReplayWaiting:      10_000,
+		ReplayWait:         15 * time.Second,
+		Drain:              10 * time.Second,
+		Connections:        20_000,
+		UserConnections:    50,
+		AddressConnections: 10_000,
+		HandshakeTimeout:   10 * time.Second,
+		TokenWarning:       time.Minute,
+		PresenceTimeout:    10 * time.Second,
+		HandshakeRate:      500,
+		PendingPolls:       256,
+		MaxPacket:          64 << 10,
+		InboundRate:        50,
+		QueueMessages:      1024,
+		QueueBytes:         1 << 20,
+		SnailWait:          5 * time.Second,
+		SnailLimit:         30 * time.Second,
+		PingInterval:       25 * time.Second,
+		PingTimeout:        60 * time.Second,
 	}
 }
 
@@ -109,6 +120,14 @@ func (c *Config) Validate() []fault.Field {
 	}
 	check(c.ReplayWait >= 10*time.Millisecond && c.ReplayWait <= time.Minute, "BRIDGE_REPLAY_WAIT", "must be from 10ms to 1m")
 	check(c.Drain >= 0 && c.Drain <= 10*time.Minute, "BRIDGE_DRAIN", "must be from 0s to 10m")
+	check(c.AddressConnections >= 0, "BRIDGE_ADDRESS_CONNECTIONS", "must not be negative")
+	if _, err := parseProxies(c.TrustedProxies); err != nil {
+		check(false, "BRIDGE_TRUSTED_PROXIES", err.Error())
+	}
+	check(c.HandshakeTimeout >= time.Second && c.HandshakeTimeout <= time.Minute, "BRIDGE_HANDSHAKE_TIMEOUT", "must be from 1s to 1m")
+	check(c.MaxPacket >= 1<<10 && c.MaxPacket <= 16<<20, "BRIDGE_MAX_PACKET", "must be from 1KiB to 16MiB")
+	check(c.TokenWarning > 0, "BRIDGE_TOKEN_WARNING", "must be longer than 0s")
+	check(c.PresenceTimeout >= time.Second, "BRIDGE_PRESENCE_TIMEOUT", "must be at least 1s")
 	check(c.QueueBytes >= event.MaxBytes, "BRIDGE_QUEUE_BYTES", "must be at least 256KiB, the size of one event")
 	check(c.SnailWait >= 10*time.Millisecond, "BRIDGE_SNAIL_WAIT", "must be at least 10ms")
 	check(c.SnailLimit == 0 || c.SnailLimit >= time.Second, "BRIDGE_SNAIL_LIMIT", "must be 0s or at least 1s")

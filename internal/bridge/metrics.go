@@ -11,6 +11,7 @@ type metrics struct {
 	redelivered prometheus.Counter
 	nobody      prometheus.Counter
 	queued      prometheus.Counter
+	revoked     prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -24,6 +25,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Events not pushed because they were stored a second time, after Redis had lost them; syncs give them."}),
 		nobody: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_absent_user_events_total",
 			Help: "Events whose user was not connected to this bridge."}),
+		revoked: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_revoked_connections_total",
+			Help: "Connections closed because their token was revoked."}),
 		queued: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_queued_events_total",
 			Help: "Events queued for connections; one event counts once for each connection."}),
 	}

@@ -6,18 +6,21 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"eventspine/internal/auth"
+	"eventspine/internal/auth/revoked"
 	"eventspine/internal/bridge/replay"
 	"eventspine/internal/fanout"
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
 	"eventspine/internal/journal"
 	"eventspine/internal/keyring"
+	"eventspine/internal/presence"
 	"eventspine/internal/quiet"
 	"eventspine/internal/rdb"
 	"eventspine/internal/retry"
@@ -46,6 +49,10 @@ type Deps struct {
 	journal    *journal.Journal
 	hub        *hub.Hub
 	tokens     *auth.Verifier
+	revoked    *revoked.List
+	presence   *presence.Beacon
+	proxies    []netip.Prefix // load balancers in front
+	m          *metrics
 	sockets    *socketio.Server
 	replays    *replay.Replayer
 	deliverer  *deliverer
@@ -72,14 +79,18 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	if wrong := c.Validate(); len(wrong) > 0 {
 		return nil, fault.BadFields("open bridge", wrong...)
 	}
-	d := &Deps{hub: hub.New(c.UserConnections, c.Connections, hub.Options{})}
+	d := &Deps{}
+	d.hub = hub.New(c.UserConnections, c.Connections, hub.Options{Watch: d.watch, PerAddress: c.AddressConnections})
 	defer func() {
 		if err != nil {
 			d.abandon()
 		}
 	}()
 	reg := telemetry.NewRegistry()
-	m := newMetrics(reg)
+	d.m = newMetrics(reg)
+	if d.proxies, err = parseProxies(c.TrustedProxies); err != nil {
+		return nil, err
+	}
 	keys, err := keyring.Open(&c, reg)
 	if err != nil {
 		return nil, err
@@ -93,7 +104,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	quieter := quiet.New(log, time.Second)
 	d.replays = replay.New(replay.Options{Journal: d.journal, Partitions: c.Partitions, Window: c.ReplayWindow, Limit: c.ReplayMax,
 		Concurrent: c.Replays, Rate: c.ReplayRate, Waiting: c.ReplayWaiting, Wait: c.ReplayWait, Registry: reg, Log: log})
-	d.deliverer = &deliverer{users: d.hub, replays: d.replays, m: m, log: quieter}
+	d.deliverer = &deliverer{users: d.hub, replays: d.replays, m: d.m, log: quieter}
 	if d.sockets, err = d.openSockets(c, reg); err != nil {
 		return nil, err
 	}
@@ -118,6 +129,8 @@ func (d *Deps) openRedis(c Config, reg prometheus.Registerer) error {
 	}
 	d.pingRedis = func(ctx context.Context) error { return rdb.Ping(ctx, client) }
 	d.closeRedis = client.Close
+	d.revoked = revoked.New(client, revoked.Options{Keep: c.JWTMaxLife + c.JWTLeeway, Wait: revokedWait, Registry: reg, Log: c.Log})
+	d.presence = presence.NewBeacon(client, d.hub, presence.Options{Instance: c.InstanceID, Timeout: c.PresenceTimeout, Registry: reg, Log: c.Log})
 	d.journal = journal.New(client, journal.Options{Partitions: c.Partitions, ReplayWindow: c.ReplayWindow, ReplayMax: c.ReplayMax, Log: c.Log, Metrics: reg})
 	return nil
 }
@@ -135,15 +148,15 @@ func (d *Deps) follow(c *Config, keys *keyring.Ring, reg prometheus.Registerer) 
 
 func (d *Deps) openSockets(c Config, reg prometheus.Registerer) (*socketio.Server, error) {
 	var err error
-	if d.tokens, err = auth.NewVerifier(c.Settings, auth.Options{Registry: reg, Log: c.Log}); err != nil {
+	if d.tokens, err = auth.NewVerifier(c.Settings, auth.Options{Revoked: d.revoked.Check, Registry: reg, Log: c.Log}); err != nil {
 		return nil, err
 	}
 	return socketio.New(socketio.Options{
 		Verify: d.verify,
 		Sync:   d.replays.Sync, Recover: d.replays.Recover, Hub: d.hub, Origins: c.Origins,
-		PingInterval: c.PingInterval, PingTimeout: c.PingTimeout,
+		PingInterval: c.PingInterval, PingTimeout: c.PingTimeout, HandshakeTimeout: c.HandshakeTimeout, ExpiryWarning: c.TokenWarning,
 		QueueMessages: c.QueueMessages, QueueBytes: int(c.QueueBytes),
-		HandshakeRate: c.HandshakeRate, PendingPolls: c.PendingPolls, InboundRate: c.InboundRate,
+		HandshakeRate: c.HandshakeRate, PendingPolls: c.PendingPolls, MaxPayload: int(c.MaxPacket), InboundRate: c.InboundRate,
 		Registry: reg, Log: c.Log,
 	})
 }
@@ -178,7 +191,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	g, inner := errgroup.WithContext(ctx)
 	web := d.server(log)
 	g.Go(func() error {
-		return d.health.Run(inner, health.Check{Name: "proxy", Probe: func(context.Context) error { return d.events.Ready() }}, health.Check{Name: "redis", Probe: d.pingRedis}, health.Check{Name: "token keys", Probe: d.tokens.Ready})
+		return d.health.Run(inner, health.Check{Name: "proxy", Probe: func(context.Context) error { return d.events.Ready() }}, health.Check{Name: "redis", Probe: d.pingRedis}, health.Check{Name: "token keys", Probe: d.tokens.Ready}, health.Check{Name: "revocations", Probe: d.revoked.Ready})
 	})
 	g.Go(func() error {
 		if err := web.Serve(d.web); !errors.Is(err, http.ErrServerClosed) {
@@ -187,6 +200,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 		return nil
 	})
 	g.Go(func() error { return d.tokens.Run(inner) })
+	stopAttending := d.attend(ctx, c.HandshakeTimeout)
 	g.Go(func() error { return d.checkJournal(inner, log) })
 	g.Go(func() error { return d.feed.Watch(inner, fanout.Snail{Wait: c.SnailWait, Limit: c.SnailLimit}) })
 	received := make(chan struct{})
@@ -197,7 +211,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	g.Go(func() error {
 		<-inner.Done()
 		<-received
-		d.drain(context.WithoutCancel(ctx), web, log)
+		d.drain(context.WithoutCancel(ctx), web, stopAttending, log)
 		return nil
 	})
 	return g.Wait()
@@ -205,7 +219,7 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 
 func (d *Deps) server(log *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
-	mux.Handle("/socket.io/", d.sockets)
+	mux.Handle("/socket.io/", behindProxies(d.proxies, d.sockets))
 	// For a load balancer, which sees this port only: whoever accepts connections is fit for them.
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return &http.Server{
@@ -267,13 +281,14 @@ func (d *Deps) rest(ctx context.Context) {
 }
 
 // drain ends everything, upstream first.
-func (d *Deps) drain(ctx context.Context, web *http.Server, log *slog.Logger) {
+func (d *Deps) drain(ctx context.Context, web *http.Server, stopAttending func(), log *slog.Logger) {
 	closing, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	if err := d.events.Close(closing); err != nil {
 		log.Warn("the subscription did not end cleanly", "error", err)
 	}
 	d.sockets.Close(closing)
+	stopAttending()
 	last, stop := context.WithTimeout(ctx, closeTime)
 	defer stop()
 	if web.Shutdown(last) != nil {

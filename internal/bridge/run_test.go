@@ -134,10 +134,20 @@ func (n *node) awaitReady(t *testing.T) {
 
 func (n *node) dial(t *testing.T, user string) *client.Client {
 	t.Helper()
-	token, err := auth.Sign(secret, auth.Claims{Subject: user})
+	return n.dialWith(t, sign(t, auth.Claims{Subject: user}))
+}
+
+func sign(t *testing.T, c auth.Claims) string {
+	t.Helper()
+	token, err := auth.Sign(secret, c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return token
+}
+
+func (n *node) dialWith(t *testing.T, token string) *client.Client {
+	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	c, err := client.Dial(short(t), "http://"+n.Addr(), token, client.Options{HTTP: &http.Client{Transport: transport}})
@@ -293,21 +303,34 @@ func TestRedisAwayAtTheStart(t *testing.T) {
 	server := testkit.StartRedis(t)
 	server.Kill()
 	n := startNode(t, testConfig(server.URL()))
-	c := n.dial(t, "ana")
-	live := stored("ana", "status", 5, noon)
-	testkit.Eventually(t, 10*time.Second, func() bool { return n.hub.Len() == 1 }, "connected")
-	n.publish(t, live)
-	wantEvent(t, c, "status", live)
-	if events, info, err := c.SyncSince(short(t), 3); err != nil || len(events) != 0 || info.Complete || info.Error == "" {
-		t.Errorf("sync without redis: %s %+v %v", events, info, err)
+	// Which tokens were revoked nobody knows yet, so nobody is let in.
+	if _, err := client.Dial(short(t), "http://"+n.Addr(), sign(t, auth.Claims{Subject: "ana"}), client.Options{}); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("connected before the revocations are known: %v", err)
 	}
 	if status, text := n.ready(t); status != 503 || !strings.Contains(text, "redis") {
 		t.Errorf("/readyz: %d %s", status, text)
 	}
 	server.Restart()
 	n.awaitReady(t)
+	c := n.dial(t, "ana")
 	if _, complete, err := c.Sync(short(t), 0); err != nil || !complete {
 		t.Errorf("sync with redis: complete %v, %v", complete, err)
+	}
+	first, err := event.ParseStored(n.post(t, "ana", "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEvent(t, c, "status", first.Raw)
+	server.Kill() // once they are known, who comes is let in, and live events flow
+	phone := n.dial(t, "ana")
+	testkit.Eventually(t, 10*time.Second, func() bool { return n.hub.Connections("ana") == 2 }, "connected")
+	raw := fmt.Appendf(nil, `{"id":"live","type":"status","userId":"ana","timestamp":%d}`, noon)
+	live := event.Splice(raw, event.AppendPosition(nil, event.Position{Partition: first.Partition, Seq: first.Seq + 1, Epoch: first.Epoch, Prev: event.Prev{User: first.Seq, Feed: first.Seq}}))
+	n.publish(t, live)
+	wantEvent(t, c, "status", live)
+	wantEvent(t, phone, "status", live)
+	if events, info, err := c.SyncSince(short(t), 3); err != nil || len(events) != 0 || info.Complete || info.Error == "" {
+		t.Errorf("sync without redis: %s %+v %v", events, info, err)
 	}
 }
 
