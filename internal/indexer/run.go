@@ -87,7 +87,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	if d.redis, err = rdb.Open(c.RedisURL); err != nil {
 		return nil, err
 	}
-	d.journal = journal.New(d.redis, journal.Options{Partitions: c.Partitions, Log: log, Metrics: reg})
+	d.journal = journal.New(d.redis, journal.Options{Partitions: c.Partitions, Observer: true, Log: log, Metrics: reg})
 	if err := d.openSpool(&c, reg); err != nil {
 		return nil, err
 	}

@@ -45,6 +45,9 @@ func (j *Journal) prepare(ctx context.Context, partitions []int) error {
 	}
 	begun := 0
 	for _, p := range partitions {
+		if err := j.mayBoot(ctx, p); err != nil {
+			return err
+		}
 		isNew, err := j.bootPartition(ctx, p)
 		if err != nil {
 			return err
@@ -76,6 +79,21 @@ func (j *Journal) guardPartitions(ctx context.Context) error {
 			"redis was set up with %s partitions and this process is set to %s; the count cannot change while redis holds events", got, want)
 	}
 	return nil
+}
+
+// mayBoot keeps an observer from beginning the epoch of a partition that was wiped. It does not know
+// the last numbers that were given, and where the server's clock was set back as well they would be
+// given once more. Those who store know them, but for a second's.
+func (j *Journal) mayBoot(ctx context.Context, p int) error {
+	const op = "boot partition"
+	if !j.opts.Observer || j.highest[p].Load() == 0 {
+		return nil
+	}
+	n, err := j.client.Exists(ctx, key(p, "head")).Result()
+	if err == nil && n == 0 {
+		return fault.Errorf(op, fault.Unavailable, "redis was wiped, and no worker has begun anew yet")
+	}
+	return rdb.Classify(op, err)
 }
 
 // bootPartition gives p an epoch and reports whether it is a new one.

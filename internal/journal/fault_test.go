@@ -339,3 +339,38 @@ func TestForeignKeyIsCorrupt(t *testing.T) {
 		wantKind(t, err, fault.Corrupt)
 	})
 }
+
+// TestAWipeAfterTheClockWasSetBack: numbers rise also then, as those who only read leave the new epoch
+// to those who store, and these know how far the old one went.
+func TestAWipeAfterTheClockWasSetBack(t *testing.T) {
+	testkit.EachRedis(t, func(t *testing.T, url string) {
+		client := open(t, url)
+		worker := start(t, client, nil)
+		ahead := add(t, worker, entry("a", "ana", true))[0].Seq + uint64(time.Hour.Milliseconds())*8192
+		if err := client.HSet(t.Context(), keyOf("ana", "head"), "seq", ahead).Err(); err != nil { // as if the clock had been an hour ahead
+			t.Fatal(err)
+		}
+		watching := start(t, client, func(o *journal.Options) { o.Observer = true })
+		last := add(t, worker, entry("b", "ana", true))[0]
+		if last.Seq <= ahead {
+			t.Fatalf("the number is %d, want more than %d", last.Seq, ahead)
+		}
+		if err := client.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := watching.Head(t.Context(), last.Partition)
+		wantKind(t, err, fault.Unavailable)
+		_, err = watching.Heads(t.Context())
+		wantKind(t, err, fault.Unavailable)
+		if again := add(t, worker, entry("c", "ana", true))[0]; again.Epoch <= last.Seq {
+			t.Errorf("the new epoch %d begins below %d", again.Epoch, last.Seq)
+		}
+		if seq, _, err := watching.Head(t.Context(), last.Partition); err != nil || seq <= last.Seq {
+			t.Errorf("then the head is %d, %v", seq, err)
+		}
+		empty := start(t, client, func(o *journal.Options) { o.Observer = true }) // one that never saw anything may begin
+		if _, _, err := empty.Head(t.Context(), last.Partition); err != nil {
+			t.Error(err)
+		}
+	})
+}

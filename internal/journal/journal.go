@@ -41,6 +41,7 @@ type Options struct {
 	JournalMax   int64         // events a partition, trimmed in whole blocks of up to 100
 	JournalBytes int64         // bytes of events a partition, roughly: up to twice that while their size changes
 	JournalAge   time.Duration // age of an event at which it is trimmed; at least ReplayWindow
+	Observer     bool          // only reads: leaves it to those who store to begin again after a wipe
 	Log          *slog.Logger  // nil: none
 	Now          func() time.Time
 	Metrics      prometheus.Registerer // nil: none
