@@ -182,6 +182,24 @@ func (s *Subscriber) Ready() error { return s.sync.route.ready() }
 // Wait waits until it is ready. It gives the reason why it was not when ctx ended.
 func (s *Subscriber) Wait(ctx context.Context) error { return s.sync.route.wait(ctx) }
 
+// Subscribe adds a topic prefix, Unsubscribe takes one back. Both are under way when they return.
+func (s *Subscriber) Subscribe(topic string) error { return s.socket.Subscribe(topic) }
+
+// Unsubscribe is the inverse of Subscribe.
+func (s *Subscriber) Unsubscribe(topic string) error { return s.socket.Unsubscribe(topic) }
+
+// Confirm waits until everything that was subscribed to before is in effect at every proxy that is
+// connected; while none is, it waits for one. It needs Recv to be called meanwhile. The error is
+// that of ctx, or of kind Unavailable when the subscriber is closed.
+func (s *Subscriber) Confirm(ctx context.Context) error { return s.sync.confirm(ctx) }
+
+// Changes counts the connections to proxies that came or went: what was sent meanwhile may be lost.
+func (s *Subscriber) Changes() uint64 {
+	s.sync.mu.Lock()
+	defer s.sync.mu.Unlock()
+	return s.sync.changes
+}
+
 // Queued is the number of messages received and not yet taken.
 func (s *Subscriber) Queued() int { return int(s.socket.Stats().Unread) }
 

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"context"
 	"crypto/rand"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"eventspine/internal/event"
+	"eventspine/internal/fault"
 	"eventspine/internal/zmq"
 )
 
@@ -49,13 +51,17 @@ type syncer struct {
 	once   sync.Once // of close
 
 	mu      sync.Mutex
-	live    []int  // connections, by endpoint
-	topic   string // of the round; empty: there was none yet
-	missing int    // answers of the round; 0: it is over
+	live    []int         // connections, by endpoint
+	topic   string        // of the round; empty: there was none yet
+	missing int           // answers of the round; 0: it is over
+	begun   uint64        // rounds
+	settled uint64        // the last round that every proxy answered
+	told    chan struct{} // closed when settled changes
+	changes uint64        // of live
 }
 
 func newSyncer(r *route) *syncer {
-	return &syncer{route: r, again: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), live: make([]int, len(r.names))}
+	return &syncer{route: r, again: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), live: make([]int, len(r.names)), told: make(chan struct{})}
 }
 
 // watch is a monitor that sees connections come and go. It ends the round before anything of a
@@ -76,12 +82,40 @@ func (y *syncer) watch(e zmq.Event) {
 	defer y.mu.Unlock()
 	y.live[i] += n
 	y.missing = 0
+	y.changes++
 	if y.live[i] == 0 {
 		y.route.set(i, false)
 	}
+	y.due()
+}
+
+// due has a round begin soon.
+func (y *syncer) due() {
 	select {
 	case y.again <- struct{}{}:
 	default: // one is due already
+	}
+}
+
+// confirm waits until a round that begins after the call was answered by every proxy.
+func (y *syncer) confirm(ctx context.Context) error {
+	y.mu.Lock()
+	want := y.begun + 1
+	y.mu.Unlock()
+	for y.due(); ; {
+		y.mu.Lock()
+		settled, told := y.settled, y.told
+		y.mu.Unlock()
+		if settled >= want {
+			return nil
+		}
+		select {
+		case <-told:
+		case <-y.stop:
+			return fault.Errorf("", fault.Unavailable, "the subscriber is closed")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -117,6 +151,7 @@ func (y *syncer) round() {
 	}
 	old := y.topic
 	y.topic, y.missing = topic, n
+	y.begun++
 	y.mu.Unlock()
 	if old != "" {
 		_ = y.socket.Unsubscribe(old)
@@ -137,6 +172,9 @@ func (y *syncer) answer(topic string) {
 	for i, live := range y.live {
 		y.route.set(i, live > 0)
 	}
+	y.settled = y.begun
+	close(y.told)
+	y.told = make(chan struct{})
 }
 
 func (y *syncer) close() {
