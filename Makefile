@@ -4,7 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build client test deploy-check rehearsal compose-test dist test-short lint bench soak bench-zmq chaos fuzz generate clean
+.PHONY: help build client test deploy-check rehearsal compose-test dist test-short lint bench soak bench-zmq bench-socketio suites chaos fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ soak: ## send 1,000 events/s for SOAK (default 30m) and print what grew
 
 bench-zmq: ## our ZeroMQ sockets beside libzmq, as ratios; installs what it needs and says so
 	bench/zmq/run.sh
+
+bench-socketio: ## our Socket.IO server beside the official one for Node, as ratios
+	bench/socketio/run.sh
+
+suites: ## the public Socket.IO suites; CHECKOUT is a working tree of github.com/socketio/socket.io
+	test/socketio/suites.sh $(CHECKOUT)
 
 chaos: ## a load of SECONDS (default 120) at RATE (default 1000/s) under a plan of faults from SEED; says what was lost
 	CHAOS_SECONDS=$(or $(SECONDS),120) CHAOS_SEED=$(SEED) CHAOS_RATE=$(RATE) CHAOS_KINDS="$(KINDS)" test/servers.sh go test -count=1 -v -timeout 20m -run '^TestChaos$$' ./test/chaos

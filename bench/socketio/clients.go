@@ -33,9 +33,15 @@ const dialAtOnce = 32
 
 var pong = []byte{0x81, 0x81, 0, 0, 0, 0, '3'}
 
+// dialer knows where the server is and which Engine.IO the clients speak.
+type dialer struct {
+	addr string
+	eio  int
+}
+
 // dial opens a session as the user and connects it.
-func dial(addr, user string, readBuffer int) (*client, error) {
-	conn, err := net.Dial("tcp", addr)
+func (d dialer) dial(user string, readBuffer int) (*client, error) {
+	conn, err := net.Dial("tcp", d.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -45,16 +51,16 @@ func dial(addr, user string, readBuffer int) (*client, error) {
 		}
 	}
 	c := &client{conn: conn, in: bufio.NewReaderSize(conn, 1024), buf: make([]byte, 2048)}
-	if err := c.handshake(user); err != nil {
+	if err := c.handshake(d.eio, user); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("connect %s: %w", user, err)
 	}
 	return c, nil
 }
 
-func (c *client) handshake(user string) error {
-	_, err := io.WriteString(c.conn, "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+func (c *client) handshake(eio int, user string) error {
+	_, err := fmt.Fprintf(c.conn, "GET /socket.io/?EIO=%d&transport=websocket&token=%s HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", eio, user)
 	if err != nil {
 		return err
 	}
@@ -66,8 +72,10 @@ func (c *client) handshake(user string) error {
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return errors.New(resp.Status)
 	}
-	if err := c.send([]byte(`40{"token":"` + user + `"}`)); err != nil {
-		return err
+	if eio == 4 {
+		if err := c.send([]byte(`40{"token":"` + user + `"}`)); err != nil {
+			return err
+		}
 	}
 	for {
 		b, err := c.next()
@@ -125,13 +133,13 @@ type herd struct {
 }
 
 // gather connects n clients, each a user of its own.
-func gather(addr string, n int) (*herd, error) {
+func gather(d dialer, n int) (*herd, error) {
 	h := &herd{all: make([]*client, n)}
 	var g errgroup.Group
 	g.SetLimit(dialAtOnce)
 	for i := range n {
 		g.Go(func() (err error) {
-			h.all[i], err = dial(addr, "u"+strconv.Itoa(i), 0)
+			h.all[i], err = d.dial("u"+strconv.Itoa(i), 0)
 			return err
 		})
 	}

@@ -22,6 +22,7 @@ type options struct {
 	clients int
 	node    string
 	only    string
+	eio     int
 	steps   string
 }
 
@@ -56,6 +57,7 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&o.clients, "clients", 2000, "websocket clients")
 	flags.StringVar(&o.node, "node", "bench/socketio/node/server.js", "the official server's program")
 	flags.StringVar(&o.only, "only", "", "node or ours; empty: both, and ratios")
+	flags.IntVar(&o.eio, "eio", 4, "what the clients speak: Engine.IO 4, or with -only ours also 3")
 	flags.StringVar(&o.steps, "steps", "broadcast,targeted,stalled,churn", "what to measure")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -66,7 +68,7 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 	}
 	var node, ours figures
 	if o.only != "ours" {
-		if node, err = measure(ctx, o, "bash", "-c", `ulimit -n "$(ulimit -Hn)"; exec node "$0"`, o.node); err != nil {
+		if node, err = measure(ctx, o, "bash", "-c", `ulimit -n "$(ulimit -Hn)"; exec node --expose-gc "$0"`, o.node); err != nil {
 			return fmt.Errorf("node: %w", err)
 		}
 	}

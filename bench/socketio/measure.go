@@ -46,6 +46,7 @@ const (
 // bench is one server with its clients.
 type bench struct {
 	s *server
+	d dialer
 	h *herd
 	o options
 	f figures
@@ -58,7 +59,7 @@ func measure(ctx context.Context, o options, args ...string) (figures, error) {
 		return figures{}, err
 	}
 	defer s.stop()
-	b := &bench{s: s, o: o}
+	b := &bench{s: s, d: dialer{s.addr, o.eio}, o: o}
 	if err := b.connect(); err != nil {
 		return b.f, err
 	}
@@ -78,7 +79,7 @@ func measure(ctx context.Context, o options, args ...string) (figures, error) {
 }
 
 func (b *bench) connect() error {
-	one, err := dial(b.s.addr, "first", 0) // what is loaded late is loaded now
+	one, err := b.d.dial("first", 0) // what is loaded late is loaded now
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (b *bench) connect() error {
 		return err
 	}
 	began := time.Now()
-	if b.h, err = gather(b.s.addr, b.o.clients); err != nil {
+	if b.h, err = gather(b.d, b.o.clients); err != nil {
 		return err
 	}
 	b.f[connects] = float64(b.o.clients) / time.Since(began).Seconds()
@@ -190,11 +191,11 @@ func (b *bench) stalled() error {
 	if err != nil {
 		return err
 	}
-	before, err := b.s.memory()
+	before, err := b.s.kept()
 	if err != nil {
 		return err
 	}
-	c, err := dial(b.s.addr, "stalled", 4096)
+	c, err := b.d.dial("stalled", 4096)
 	if err != nil {
 		return err
 	}
@@ -203,11 +204,11 @@ func (b *bench) stalled() error {
 	if _, err := b.s.do(command{Do: "flood", Size: 1024, Rate: 12_000}); err != nil {
 		return err
 	}
-	beside, err := round()
+	after, err := b.s.kept()
 	if err != nil {
 		return err
 	}
-	after, err := b.s.memory()
+	beside, err := round()
 	b.f[stalledP99], b.f[stalledKiB] = beside/alone, after-before
 	return err
 }
@@ -217,7 +218,7 @@ func (b *bench) churn() error {
 	if err != nil {
 		return err
 	}
-	before, err := b.s.memory()
+	before, err := b.s.kept()
 	if err != nil {
 		return err
 	}
@@ -225,7 +226,7 @@ func (b *bench) churn() error {
 	g.SetLimit(dialAtOnce)
 	for range 5000 {
 		g.Go(func() error {
-			c, err := dial(b.s.addr, "passing", 0)
+			c, err := b.d.dial("passing", 0)
 			if err != nil {
 				return err
 			}
@@ -240,7 +241,7 @@ func (b *bench) churn() error {
 		return err
 	}
 	pause(rest)
-	after, err := b.s.memory()
+	after, err := b.s.kept()
 	b.f[churnKiB], b.f[churnGoroutines] = after-before, float64(left.Goroutines-count.Goroutines)
 	return err
 }

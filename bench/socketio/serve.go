@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +22,7 @@ import (
 // command is what the measurement tells a server to do, a line of JSON each; node/server.js
 // understands the same.
 type command struct {
-	Do      string `json:"do"` // broadcast, targeted, flood or count
+	Do      string `json:"do"` // broadcast, targeted, flood, collect or count
 	Size    int    `json:"size"`
 	Rate    int    `json:"rate"`
 	Seconds int    `json:"seconds"`
@@ -81,6 +82,8 @@ func obey(h *hub.Hub, c command) reply {
 		for range c.Rate {
 			h.ToUser("stalled", "notification", payload(c.Size), hub.Position{})
 		}
+	case "collect":
+		debug.FreeOSMemory()
 	case "count":
 		r.N, r.Goroutines = h.Len(), runtime.NumGoroutine()
 	}

@@ -83,6 +83,16 @@ func (s *server) settle(n int) (reply, error) {
 	return reply{}, fmt.Errorf("the server never had %d clients", n)
 }
 
+// kept is the memory of the process after a garbage collection, in KiB.
+func (s *server) kept() (float64, error) {
+	for range 2 {
+		if _, err := s.do(command{Do: "collect"}); err != nil {
+			return 0, err
+		}
+	}
+	return s.memory()
+}
+
 // memory is the resident memory of the process, in KiB.
 func (s *server) memory() (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))

@@ -163,7 +163,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, user User, query u
 		}
 	}()
 	r = r.WithContext(context.WithValue(r.Context(), handshakeKey{}, h))
-	s.engine.ServeHTTP(&engineWriter{ResponseWriter: w}, r)
+	s.old.ServeHTTP(&engineWriter{ResponseWriter: w}, r)
 }
 
 // cursorOf is the query's cursor when it is JSON, and nil otherwise. A bare word such as now, which
@@ -234,7 +234,7 @@ func (w *engineWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	w.answered = true
-	return &wire.Guard{Conn: conn, Allow: w.session.allow, Refuse: w.session.violated}, buf, nil
+	return &wire.Guard{Conn: conn, Allow: w.session.allow, Refuse: w.session.violated, Vet: w.session.srv.vet}, buf, nil
 }
 
 // Unwrap serves http.ResponseController.

@@ -1,19 +1,22 @@
 package socketio
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
 
-	"eventspine/internal/fault"
 	"eventspine/internal/socketio/hub"
 )
 
@@ -357,25 +360,94 @@ func TestModernSessionsBelongToTheirUser(t *testing.T) {
 }
 
 func TestNobodyIsLeftAfterManyComeAndGo(t *testing.T) {
-	r := start(t, func(o *Options) { o.HandshakeRate = 1_000_000 })
-	const n = 400
-	for i := range n {
-		b := r.browser(t, "ana")
-		if i%3 == 0 {
-			_ = b.ws.UnderlyingConn().(*net.TCPConn).SetLinger(0) // a reset
-		}
-		_ = b.ws.Close()
+	r := start(t, func(o *Options) { o.HandshakeRate = 1_000_000; o.PendingPolls = 1000 })
+	before := runtime.NumGoroutine()
+	const n, atOnce = 10_000, 8
+	var work sync.WaitGroup
+	for lane := range atOnce {
+		work.Go(func() {
+			for i := lane; i < n; i += atOnce {
+				r.comeAndGo(t, (i%10+1)/5) // every tenth is old
+			}
+		})
 	}
+	work.Wait()
 	r.connected(t, 0)
 	until(t, "nothing is kept of them", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return len(r.peers) == 0 && len(r.modern.Sessions()) == 0
+		return len(r.peers)+len(r.sessions)+len(r.polls) == 0 && len(r.modern.Sessions()) == 0
 	})
+	until(t, "goroutines back to where they were", func() bool { return runtime.NumGoroutine() <= before+3 })
 	if n := r.total(t, "eventspine_socketio_connections", ""); n != 0 {
 		t.Errorf("the gauge says %v", n)
 	}
-	if _, err := r.hub.Reserve("ana", ""); fault.KindOf(err) == fault.Overloaded {
-		t.Error(err)
+	if n := r.total(t, "eventspine_socketio_ended_connections_total", ""); n != 10_000 {
+		t.Errorf("%v ends counted", n)
 	}
+}
+
+// comeAndGo is one short visit: of a new client that says good-bye, of a new one that vanishes, or
+// of an old one.
+func (r *rig) comeAndGo(t *testing.T, how int) {
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer func() { _ = c.Close() }()
+	eio, hello := 4, wsFrame(0x81, `40{"token":"ana"}`)
+	if how == 2 {
+		eio, hello = 3, ""
+	}
+	_, err = fmt.Fprintf(c, "GET /socket.io/?EIO=%d&transport=websocket&token=ana HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", eio)
+	in := bufio.NewReader(c)
+	resp, err2 := http.ReadResponse(in, nil)
+	if err != nil || err2 != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Error("not connected", err, err2)
+		return
+	}
+	_ = resp.Body.Close()
+	_, _ = io.WriteString(c, hello)
+	for got := []byte{}; !bytes.Contains(got, []byte("40")); { // until it is connected
+		b, err := in.ReadByte()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		got = append(got, b)
+	}
+	switch how {
+	case 0:
+		_, _ = io.WriteString(c, wsFrame(0x81, "41")+wsFrame(0x81, "1"))
+	case 1:
+		_ = c.(*net.TCPConn).SetLinger(0)
+	}
+}
+
+func TestPreflightOfModernClients(t *testing.T) {
+	r := start(t, func(o *Options) { o.Origins = []string{"https://app.example.com"} })
+	for origin, status := range map[string]int{"https://app.example.com": 204, "https://evil.example": 403} {
+		for _, method := range []string{http.MethodOptions, http.MethodGet} {
+			req, err := http.NewRequest(method, r.url+"/socket.io/?EIO=4&transport=polling", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Origin", origin)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			want := status
+			if method == http.MethodGet && status == 204 {
+				want = 200
+			}
+			if resp.StatusCode != want || want < 300 && resp.Header.Get("Access-Control-Allow-Origin") != origin {
+				t.Errorf("%s from %s: %d %v", method, origin, resp.StatusCode, resp.Header)
+			}
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
 }

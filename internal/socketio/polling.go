@@ -137,7 +137,11 @@ func (c *pollConn) get(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-c.wake:
 		case <-c.done:
-			c.answer(w, []hub.Message{{Text: []byte{packet.CLOSE.StringByte()}}})
+			last := packet.CLOSE
+			if c.why() == endClient {
+				last = packet.NOOP
+			}
+			c.answer(w, []hub.Message{{Text: []byte{last.StringByte()}}})
 			return
 		case <-r.Context().Done():
 			return
@@ -217,7 +221,7 @@ func (c *pollConn) read(w http.ResponseWriter, r *http.Request) ([][]byte, error
 	}
 	passed := all[:0]
 	for _, p := range all {
-		verdict, err := wire.Vet(p)
+		verdict, err := c.srv.vet(p)
 		switch {
 		case err != nil:
 			return nil, err

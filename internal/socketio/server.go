@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -94,8 +95,10 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	limits  *hub.Limiter
-	pending *hub.Limiter   // of Engine.IO 4, where also a websocket begins without a token
-	engine  *gsio.Server   // of Engine.IO 3
+	pending *hub.Limiter // of Engine.IO 4, where also a websocket begins without a token
+	engine  *gsio.Server // of Engine.IO 3
+	old     http.Handler // the same
+	vet     func([]byte) (wire.Verdict, error)
 	modern  *engine.Server // of Engine.IO 4
 	seed    maphash.Seed
 	syncing chan struct{} // places for syncs under way
@@ -124,7 +127,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{opt: o, hub: o.Hub, log: o.Log, metrics: newMetrics(o.Registry),
 		limits:  hub.NewLimiter(o.HandshakeRate, o.PendingPolls, o.PendingPolls*pendingFactor),
 		pending: hub.NewLimiter(o.HandshakeRate, o.PendingPolls*pendingFactor, o.PendingPolls*pendingFactor*pendingFactor),
-		syncing: make(chan struct{}, o.Syncs), seed: maphash.MakeSeed(), peers: map[*peer]struct{}{},
+		syncing: make(chan struct{}, o.Syncs), seed: maphash.MakeSeed(), vet: wire.Vet, peers: map[*peer]struct{}{},
 		sessions: map[*session]struct{}{}, polls: map[string]*pollConn{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.engine = gsio.NewServer(&engineio.Options{
@@ -133,6 +136,7 @@ func New(o Options) (*Server, error) {
 		// Websocket first: the engine then offers no upgrade from polling, which it does badly.
 		Transports: []transport.Transport{newWSTransport(s), &pollTransport{s}},
 	})
+	s.old = s.engine
 	s.engine.OnConnect("/", func(c gsio.Conn) error {
 		if a, ok := c.RemoteAddr().(sessionAddr); ok {
 			c.Leave(c.ID()) // each connection's own room: leaving rooms at the end costs time by their number

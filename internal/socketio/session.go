@@ -277,7 +277,10 @@ func (s *session) NextWriter(_ frame.Type, kind packet.Type) (io.WriteCloser, er
 
 // Close queues the packet.
 func (a *answer) Close() error {
-	text := bytes.TrimRight(a.Bytes(), "\n") // of the engine's JSON encoder
+	text := bytes.TrimRight(a.Bytes(), "\n")                                 // of the engine's JSON encoder
+	if a.s.transport == "websocket" && text[0] == packet.OPEN.StringByte() { // nobody moves from there to polling
+		text = bytes.Replace(text, []byte(`"upgrades":["polling"]`), []byte(`"upgrades":[]`), 1)
+	}
 	a.s.send(hub.Message{Text: wire.AppendASCII(make([]byte, 0, len(text)), text)})
 	return nil
 }

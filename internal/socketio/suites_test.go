@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -10,12 +11,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/googollee/go-socket.io/engineio"
+	"github.com/googollee/go-socket.io/engineio/transport"
 
 	"eventspine/internal/socketio/engine"
 	"eventspine/internal/socketio/hub"
 	"eventspine/internal/socketio/v5"
+	"eventspine/internal/socketio/wire"
 )
 
 // suitesVar names the folder of a checkout of github.com/socketio/socket.io, whose protocol
@@ -42,6 +48,7 @@ func TestPublicSuites(t *testing.T) {
 		times       int
 	}{
 		{"Engine.IO 4", "docs/engine.io-protocol/v4-test-suite", echoEngine, 24, 1},
+		{"Engine.IO 3", "docs/engine.io-protocol/v3-test-suite", echoOld, 14, 1},
 		{"Socket.IO 5", "docs/socket.io-protocol/v5-test-suite", echoSockets, 32, 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -96,13 +103,16 @@ func runSuite(t *testing.T, dir, addr string) (passed int, failed []string) {
 	}
 	var said struct {
 		Stats    struct{ Passes int }
-		Failures []struct{ FullTitle string }
+		Failures []struct {
+			FullTitle string
+			Err       struct{ Message string }
+		}
 	}
 	if err := json.Unmarshal(b, &said); err != nil {
 		t.Fatalf("mocha said %v: %s", err, out)
 	}
 	for _, f := range said.Failures {
-		failed = append(failed, f.FullTitle)
+		failed = append(failed, f.FullTitle+" ("+f.Err.Message+")")
 	}
 	return said.Stats.Passes, failed
 }
@@ -164,4 +174,63 @@ func echoSockets(t *testing.T) http.Handler {
 	}
 	o := v5.Options{Namespaces: map[string]v5.Namespace{"/": n, "/custom": n}, ConnectTimeout: time.Second}
 	return suiteEngine(t, o.Handler(nil))
+}
+
+// echoOld is the way for old clients without its Socket.IO: the transports and the guard, which
+// lets the suite's packets through.
+func echoOld(t *testing.T) http.Handler {
+	s, err := New(Options{Hub: hub.New(10_000, 10_000, hub.Options{}), PingInterval: suitePing, PingTimeout: suitePing + suiteTimeout, MaxPayload: 1_000_000,
+		Verify: func(context.Context, string) (User, error) { return User{ID: "ana"}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.vet = func(b []byte) (wire.Verdict, error) {
+		return wire.Pass, map[bool]error{false: wire.BadPacket}[len(b) > 0 && b[0] >= '0' && b[0] <= '6']
+	}
+	e := engineio.NewServer(&engineio.Options{PingInterval: suitePing, PingTimeout: suiteTimeout, SessionIDGenerator: randomID{},
+		Transports: []transport.Transport{newWSTransport(s), &pollTransport{s}}})
+	s.old = e
+	var loops sync.WaitGroup
+	loops.Go(func() {
+		for {
+			c, err := e.Accept()
+			if err != nil {
+				return
+			}
+			a, _ := c.RemoteAddr().(sessionAddr)
+			a.s.connected(c.ID())
+			loops.Go(func() { echoPackets(c) })
+		}
+	})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.Close(ctx)
+		_ = e.Close()
+		loops.Wait()
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		q.Set("token", "ana")
+		r.URL.RawQuery = q.Encode()
+		s.ServeHTTP(w, r)
+	})
+}
+
+func echoPackets(c engineio.Conn) {
+	defer func() { _ = c.Close() }()
+	for {
+		kind, r, err := c.NextReader()
+		if err != nil {
+			return
+		}
+		w, err := c.NextWriter(kind)
+		if err != nil {
+			return
+		}
+		if _, err := io.Copy(w, r); err != nil {
+			return
+		}
+		_, _ = r.Close(), w.Close()
+	}
 }

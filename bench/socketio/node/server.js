@@ -44,6 +44,10 @@ readline.createInterface({ input: process.stdin }).on("line", (line) => {
       for (let i = 0; i < c.rate; i++) io.to("user:stalled").emit("notification", event(c.size));
       say({ done: "flood" });
       break;
+    case "collect":
+      global.gc();
+      say({ done: "collect" });
+      break;
     case "count":
       say({ done: "count", n: io.engine.clientsCount });
       break;

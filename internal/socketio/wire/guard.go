@@ -15,6 +15,7 @@ type Guard struct {
 	net.Conn
 	Allow  func() bool // the inbound rate; false ends the connection
 	Refuse func(error) // told of the Violation, once
+	Vet    func([]byte) (Verdict, error)
 
 	head  [14]byte
 	frame []byte // checked bytes nobody read yet
@@ -68,7 +69,7 @@ func (g *Guard) fill() error {
 		g.frame = frame
 		return nil
 	}
-	verdict, err := Vet(unmask(body, head[len(head)-4:]))
+	verdict, err := g.Vet(unmask(body, head[len(head)-4:]))
 	if err != nil {
 		return err
 	}
