@@ -25,9 +25,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const dir = "../../clients/js"
 
-// settings are those of every service that the tests rely on.
-var settings = []string{}
-
 // install makes sure that what the package is built and tested with is there. Without Node it
 // skips the test, or fails it where servers are required.
 func install(t *testing.T, programs ...string) {
@@ -80,7 +77,7 @@ func TestRealBridge(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = redis.Stop(5 * time.Second) })
-	s, err := harness.Start(t.Context(), harness.Options{Bin: bin, Dir: data, Redis: url, Env: settings})
+	s, err := harness.Start(t.Context(), harness.Options{Bin: bin, Dir: data, Redis: url})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +91,12 @@ func TestRealBridge(t *testing.T) {
 	})
 	control := httptest.NewServer(controls(s))
 	t.Cleanup(control.Close)
+	chromium, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Fatal(err)
+	}
 	npm(t, nil, "run", "build")
-	npm(t, []string{"EVENTSPINE_CONTROL=" + control.URL}, "run", "test:bridge")
+	npm(t, []string{"EVENTSPINE_CONTROL=" + control.URL, "EVENTSPINE_CHROMIUM=" + chromium}, "run", "test:bridge")
 }
 
 // controls is what the tests in JavaScript do to the system: GET / says where it is, POST /token

@@ -25,7 +25,7 @@ beforeAll(async () => {
   });
   await new Promise<void>((done) => web.listen(0, '127.0.0.1', done));
   origin = `http://127.0.0.1:${(web.address() as AddressInfo).port}`;
-  browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] });
+  browser = await chromium.launch({ executablePath: process.env['EVENTSPINE_CHROMIUM'] ?? '/usr/bin/chromium', args: ['--no-sandbox'] });
 });
 
 afterAll(async () => {
