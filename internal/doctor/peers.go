@@ -52,13 +52,16 @@ func (n *notes) peers(ctx context.Context, settings []config.Setting, keys *keyr
 			if !ok {
 				continue
 			}
-			if err := reach(ctx, at); err != nil {
-				n.fail(mendReach(err), "%s: %s cannot be reached: %v", s.Name, endpoint, err)
-			} else if err := handshake(ctx, socketFor(s.Name), endpoint, keys); err != nil {
-				n.fail("both ends need CURVE, or neither, and the same list of peers; after a change, restart both", "%s: %s is there, and the handshake fails: %v", s.Name, endpoint, err)
-			} else {
+			err := handshake(ctx, socketFor(s.Name), endpoint, keys)
+			if err == nil {
 				n.fine("%s: %s", s.Name, endpoint)
+				continue
 			}
+			if away := reach(ctx, at); away != nil { // a bare connection tells which of the two it is
+				n.fail(mendReach(away), "%s: %s cannot be reached: %v", s.Name, endpoint, away)
+				continue
+			}
+			n.fail("both ends need CURVE, or neither, and the same list of peers; after a change, restart both", "%s: %s is there, and the handshake fails: %v", s.Name, endpoint, err)
 		}
 	}
 }
