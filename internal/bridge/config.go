@@ -22,6 +22,7 @@ type Config struct {
 	XPub       []string `env:"ZMQ_PROXY_XPUB" doc:"endpoints that events come from, one for each proxy, comma separated" kind:"connect"`
 	RedisURL   string   `env:"REDIS_URL" doc:"redis:// or rediss:// address of Redis; several hosts, comma-separated, are a cluster; redis+sentinel://host,host/master asks Sentinels; options for TLS: docs/redis.md" kind:"secret"`
 	Categories []string `env:"BRIDGE_CATEGORIES" doc:"categories that go to browsers, the same as the worker's deliverable ones"`
+	Subscribe  string   `env:"BRIDGE_SUBSCRIBE" doc:"all: every event for browsers comes to this bridge; users: those of its own users, and for everybody (the proxies have to be ours)"`
 	Origins    []string `env:"BRIDGE_ORIGINS" doc:"origins whose web pages may connect, comma separated, or *; empty: none"`
 
 	Partitions   int           `env:"PARTITIONS" doc:"partitions of the journal; fixed at the first start"`
@@ -62,6 +63,7 @@ func DefaultConfig() Config {
 		XPub:               []string{"tcp://127.0.0.1:5560"},
 		RedisURL:           "redis://127.0.0.1:6379",
 		Categories:         []string{"notification", "alert", "status"},
+		Subscribe:          subscribeAll,
 		Origins:            []string{"*"},
 		Partitions:         16,
 		ReplayWindow:       5 * time.Minute,
@@ -106,6 +108,7 @@ func (c *Config) Validate() []fault.Field {
 	for _, name := range c.Categories {
 		check(validCategory(name), "BRIDGE_CATEGORIES", "holds "+strconv.Quote(name)+", which is not the first token of any event type")
 	}
+	check(c.Subscribe == subscribeAll || c.Subscribe == subscribeUsers, "BRIDGE_SUBSCRIBE", "must be all or users")
 	for _, o := range c.Origins {
 		check(validOrigin(o), "BRIDGE_ORIGINS", "holds "+strconv.Quote(o)+", which is neither * nor an origin such as https://example.org")
 	}
@@ -162,12 +165,14 @@ func (c *Config) listen() string {
 	return net.JoinHostPort(host, strconv.Itoa(c.Port))
 }
 
-// topics are the subscriptions: a category and its dot, so that alert does not take alerts, and
-// the marks, by which a lost tail shows.
-func (c *Config) topics() []string {
-	out := make([]string, 0, len(c.Categories)+1)
-	for _, name := range c.Categories {
-		out = append(out, name+".")
+// only is what to deliver of what comes; nil: all of it.
+func (c *Config) only() map[string]bool {
+	if c.Subscribe != subscribeUsers {
+		return nil
 	}
-	return append(out, event.TopicMark)
+	out := make(map[string]bool, len(c.Categories))
+	for _, name := range c.Categories {
+		out[name] = true
+	}
+	return out
 }

@@ -1,6 +1,8 @@
 package bridge
 
 import (
+	"sync/atomic"
+
 	"eventspine/internal/bridge/replay"
 	"eventspine/internal/event"
 	"eventspine/internal/fanout"
@@ -17,6 +19,8 @@ type users interface {
 // deliverer brings an event to the connections it is for. For one goroutine.
 type deliverer struct {
 	users   users
+	only    map[string]bool // the categories to deliver; nil: what comes is of no other
+	taken   atomic.Uint64   // events
 	replays *replay.Replayer
 	all     uint64 // the newest event for everybody; 0: not known yet
 	m       *metrics
@@ -30,6 +34,7 @@ func (d *deliverer) deliver(it fanout.Item) {
 		return
 	}
 	d.m.received.Inc()
+	d.taken.Add(1)
 	e, err := event.ParseStored(it.Body)
 	switch {
 	case err != nil:
@@ -38,6 +43,8 @@ func (d *deliverer) deliver(it fanout.Item) {
 		return
 	case e.Redelivered:
 		d.m.redelivered.Inc()
+		return
+	case d.only != nil && !d.only[e.Category()]:
 		return
 	}
 	d.replays.Delivered(it.Partition, it.Seq)

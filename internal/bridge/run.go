@@ -16,6 +16,7 @@ import (
 	"eventspine/internal/auth/revoked"
 	"eventspine/internal/bridge/replay"
 	"eventspine/internal/fanout"
+	"eventspine/internal/fanout/byuser"
 	"eventspine/internal/fault"
 	"eventspine/internal/health"
 	"eventspine/internal/journal"
@@ -27,7 +28,6 @@ import (
 	"eventspine/internal/socketio"
 	"eventspine/internal/socketio/hub"
 	"eventspine/internal/telemetry"
-	"eventspine/internal/zmq"
 )
 
 const (
@@ -45,7 +45,8 @@ type Deps struct {
 	web        net.Listener
 	health     *health.Server
 	feed       *fanout.Subscriber // followed by events
-	events     *fanout.Follower   // nil: Open failed before
+	events     follower           // nil: Open failed before
+	byUser     *byuser.Follower   // nil: all users are followed
 	journal    *journal.Journal
 	hub        *hub.Hub
 	tokens     *auth.Verifier
@@ -80,7 +81,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 		return nil, fault.BadFields("open bridge", wrong...)
 	}
 	d := &Deps{}
-	d.hub = hub.New(c.UserConnections, c.Connections, hub.Options{Watch: d.watch, PerAddress: c.AddressConnections})
+	d.hub = hub.New(c.UserConnections, c.Connections, hub.Options{Watch: d.watched, PerAddress: c.AddressConnections})
 	defer func() {
 		if err != nil {
 			d.abandon()
@@ -104,7 +105,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	quieter := quiet.New(log, time.Second)
 	d.replays = replay.New(replay.Options{Journal: d.journal, Partitions: c.Partitions, Window: c.ReplayWindow, Limit: c.ReplayMax,
 		Concurrent: c.Replays, Rate: c.ReplayRate, Waiting: c.ReplayWaiting, Wait: c.ReplayWait, Registry: reg, Log: log})
-	d.deliverer = &deliverer{users: d.hub, replays: d.replays, m: d.m, log: quieter}
+	d.deliverer = &deliverer{users: d.hub, only: c.only(), replays: d.replays, m: d.m, log: quieter}
 	if d.sockets, err = d.openSockets(c, reg); err != nil {
 		return nil, err
 	}
@@ -131,19 +132,8 @@ func (d *Deps) openRedis(c Config, reg prometheus.Registerer) error {
 	d.closeRedis = client.Close
 	d.revoked = revoked.New(client, revoked.Options{Keep: c.JWTMaxLife + c.JWTLeeway, Wait: revokedWait, Registry: reg, Log: c.Log})
 	d.presence = presence.NewBeacon(client, d.hub, presence.Options{Instance: c.InstanceID, Timeout: c.PresenceTimeout, Registry: reg, Log: c.Log})
-	d.journal = journal.New(client, journal.Options{Partitions: c.Partitions, ReplayWindow: c.ReplayWindow, ReplayMax: c.ReplayMax, Log: c.Log, Metrics: reg})
+	d.journal = journal.New(client, journal.Options{Partitions: c.Partitions, Observer: true, ReplayWindow: c.ReplayWindow, ReplayMax: c.ReplayMax, Log: c.Log, Metrics: reg})
 	return nil
-}
-
-// follow takes up the deliverable events, from where the journal ends now.
-func (d *Deps) follow(c *Config, keys *keyring.Ring, reg prometheus.Registerer) (err error) {
-	d.feed, err = fanout.NewSubscriber(fanout.SubscriberOptions{Endpoints: c.XPub, Topics: c.topics(),
-		ZMQ: zmq.Options{Curve: keys.Client(), Monitor: zmq.LogMonitor(c.Log)}, Log: c.Log, Metrics: reg})
-	if err != nil {
-		return err
-	}
-	d.events, err = fanout.NewFollower(fanout.FollowerOptions{Subscriber: d.feed, Journal: d.journal, Partitions: c.Partitions, Feed: true, Log: c.Log, Metrics: reg})
-	return err
 }
 
 func (d *Deps) openSockets(c Config, reg prometheus.Registerer) (*socketio.Server, error) {
@@ -153,7 +143,7 @@ func (d *Deps) openSockets(c Config, reg prometheus.Registerer) (*socketio.Serve
 	}
 	return socketio.New(socketio.Options{
 		Verify: d.verify,
-		Sync:   d.replays.Sync, Recover: d.replays.Recover, Hub: d.hub, Origins: c.Origins,
+		Sync:   d.replays.Sync, Recover: d.recover, Hub: d.hub, Origins: c.Origins,
 		PingInterval: c.PingInterval, PingTimeout: c.PingTimeout, HandshakeTimeout: c.HandshakeTimeout, ExpiryWarning: c.TokenWarning,
 		QueueMessages: c.QueueMessages, QueueBytes: int(c.QueueBytes),
 		HandshakeRate: c.HandshakeRate, PendingPolls: c.PendingPolls, MaxPayload: int(c.MaxPacket), InboundRate: c.InboundRate,
@@ -183,7 +173,7 @@ func (d *Deps) abandon() {
 }
 
 // Run serves until ctx ends, lets what was received go out to the browsers, and closes
-// everything in d, all within 10 s. It returns nil after a clean end, an error of kind Invalid
+// everything in d: BRIDGE_DRAIN and at most 10 s more. It returns nil after a clean end, an error of kind Invalid
 // when Redis holds a journal with another number of partitions, and one of kind Overloaded when
 // it could not keep up: then start it again.
 func Run(ctx context.Context, c Config, d *Deps) error {
@@ -203,13 +193,18 @@ func Run(ctx context.Context, c Config, d *Deps) error {
 	stopAttending := d.attend(ctx, c.HandshakeTimeout)
 	g.Go(func() error { return d.checkJournal(inner, log) })
 	g.Go(func() error { return d.feed.Watch(inner, fanout.Snail{Wait: c.SnailWait, Limit: c.SnailLimit}) })
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx)) // beyond the end of ctx
 	received := make(chan struct{})
 	g.Go(func() error {
 		defer close(received)
-		return d.receive(inner)
+		return d.receive(serving)
 	})
 	g.Go(func() error {
 		<-inner.Done()
+		if ctx.Err() != nil { // asked to end, and not failed
+			d.leave(serving, c.Drain)
+		}
+		stopServing()
 		<-received
 		d.drain(context.WithoutCancel(ctx), web, stopAttending, log)
 		return nil
@@ -251,6 +246,7 @@ func (d *Deps) checkJournal(ctx context.Context, log *slog.Logger) error {
 
 // receive delivers until ctx ends, and then what the proxies sent before.
 func (d *Deps) receive(ctx context.Context) error {
+	d.deliverer.all = d.replays.Everybody(ctx)
 	for {
 		it, err := d.events.Recv(ctx)
 		switch {
@@ -259,7 +255,9 @@ func (d *Deps) receive(ctx context.Context) error {
 		case ctx.Err() == nil:
 			return fault.E("receive events", fault.KindOf(err), err)
 		default:
-			d.rest(context.WithoutCancel(ctx))
+			if d.hub.Len() > 0 {
+				d.rest(context.WithoutCancel(ctx))
+			}
 			return nil
 		}
 	}

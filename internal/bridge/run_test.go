@@ -198,6 +198,9 @@ func TestEventsReachBrowsers(t *testing.T) {
 	if err := n.end(); err != nil {
 		t.Fatal(err)
 	}
+	if name, notice, err := ana.Recv(short(t)); name != "closing" || !strings.Contains(string(notice), `"retryAfter":`) {
+		t.Errorf("at the end: %s %s %v", name, notice, err)
+	}
 	if _, _, err := ana.Recv(short(t)); fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("after the end: %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/journal"
 )
@@ -46,4 +47,15 @@ func (h *heads) position(ctx context.Context, own, all int) (Position, error) {
 	}
 	u, a := h.last[own], h.last[all]
 	return Position{User: u.Seq, All: a.Seq, Epoch: Epochs{u.Epoch, a.Epoch}}, nil
+}
+
+// Everybody is the number up to which nothing for everybody will be delivered any more, as it was
+// stored before; 0 when that is not known. It is to be called before anything is delivered.
+func (r *Replayer) Everybody(ctx context.Context) uint64 {
+	p := event.Partition(event.Everybody, "", r.opt.Partitions)
+	at, err := r.heads.position(ctx, p, p)
+	if err != nil {
+		return 0
+	}
+	return at.All
 }
