@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ type dialer struct {
 
 // dial opens a session as the user and connects it.
 func (d dialer) dial(user string, readBuffer int) (*client, error) {
-	conn, err := net.Dial("tcp", d.addr)
+	conn, err := new(net.Dialer).DialContext(context.Background(), "tcp", d.addr)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func main() {
 func start(ctx context.Context, args []string) int {
 	var err error
 	if len(args) == 1 && args[0] == "serve" {
-		err = serve()
+		err = serve(ctx)
 	} else {
 		err = compare(ctx, args, os.Stdout)
 	}
@@ -82,7 +82,7 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 
 func print(out io.Writer, o options, node, ours figures) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "%d clients\tnode\tours\tratio\n", o.clients)
+	_, _ = fmt.Fprintf(w, "%d clients\tnode\tours\tratio\n", o.clients)
 	for i, name := range names {
 		n, m := node.at(i), ours.at(i)
 		if n == 0 && m == 0 {
@@ -92,7 +92,7 @@ func print(out io.Writer, o options, node, ours figures) error {
 		if n != 0 && m != 0 {
 			ratio = fmt.Sprintf("%.2f", m/n)
 		}
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%s\n", name, n, m, ratio)
+		_, _ = fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%s\n", name, n, m, ratio)
 	}
 	return w.Flush()
 }

@@ -40,7 +40,7 @@ type reply struct {
 }
 
 // serve is the bridge's Socket.IO server without the rest of the bridge.
-func serve() error {
+func serve(ctx context.Context) error {
 	h := hub.New(100, 100_000, hub.Options{})
 	s, err := socketio.New(socketio.Options{Hub: h, HandshakeRate: 1_000_000, PendingPolls: 10_000,
 		Verify: func(_ context.Context, token string) (socketio.User, error) {
@@ -49,7 +49,7 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}

@@ -115,12 +115,12 @@ func (s *Server) admitOrigin(w http.ResponseWriter, r *http.Request) bool {
 
 // identify finds the token in the query or the Authorization header and verifies it.
 func (s *Server) identify(r *http.Request) (User, error) {
-	return s.verify(r.Context(), tokenOf(r))
+	return s.verify(r.Context(), tokenOf(r, r.URL.Query()))
 }
 
 // tokenOf is the token in the query or the Authorization header, or empty.
-func tokenOf(r *http.Request) string {
-	if token := r.URL.Query().Get("token"); token != "" {
+func tokenOf(r *http.Request, query url.Values) string {
+	if token := query.Get("token"); token != "" {
 		return token
 	}
 	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")

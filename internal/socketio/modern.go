@@ -48,7 +48,7 @@ func (s *Server) newModern() (*engine.Server, error) {
 func (s *Server) serveModern(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	if query.Get("sid") == "" {
-		token := tokenOf(r)
+		token := tokenOf(r, query)
 		h := &hello{addr: hub.AddressKey(r.RemoteAddr), token: token, credential: s.hash(token), cursor: cursorOf(query.Get("cursor"))}
 		r = r.WithContext(context.WithValue(r.Context(), helloKey{}, h))
 	}
@@ -86,7 +86,7 @@ func (s *Server) begin(r *http.Request) (release func(), refusal *engine.Refusal
 func (s *Server) owns(x *engine.Session, r *http.Request) bool {
 	c, _ := x.Handler().(interface{ Attached() any })
 	h, _ := c.Attached().(*hello)
-	token := tokenOf(r)
+	token := tokenOf(r, r.URL.Query())
 	user := h.user.Load()
 	switch {
 	case token == "" && h.credential != 0:

@@ -362,7 +362,7 @@ func TestModernSessionsBelongToTheirUser(t *testing.T) {
 func TestNobodyIsLeftAfterManyComeAndGo(t *testing.T) {
 	r := start(t, func(o *Options) { o.HandshakeRate = 1_000_000; o.PendingPolls = 1000 })
 	before := runtime.NumGoroutine()
-	const n, atOnce = 10_000, 8
+	const n, atOnce = visits, 8
 	var work sync.WaitGroup
 	for lane := range atOnce {
 		work.Go(func() {
@@ -382,7 +382,7 @@ func TestNobodyIsLeftAfterManyComeAndGo(t *testing.T) {
 	if n := r.total(t, "eventspine_socketio_connections", ""); n != 0 {
 		t.Errorf("the gauge says %v", n)
 	}
-	if n := r.total(t, "eventspine_socketio_ended_connections_total", ""); n != 10_000 {
+	if n := r.total(t, "eventspine_socketio_ended_connections_total", ""); n != visits {
 		t.Errorf("%v ends counted", n)
 	}
 }
