@@ -212,5 +212,21 @@ func (n *notes) elasticsearch(ctx context.Context, service string, settings []co
 		n.fail("start the indexer, which installs it (systemctl restart eventspine-indexer); until then new indices get a mapping that was guessed", "the index template is not installed")
 	default:
 		n.fine("Elasticsearch answers, and has the index template")
+		n.full(ctx, a)
+	}
+}
+
+// full looks whether Elasticsearch's disks let it take events.
+func (n *notes) full(ctx context.Context, a *archive.Archive) {
+	const mend = "make room there: a shorter INDEXER_RETENTION, or a larger disk; docs/operations.md says how"
+	switch d, err := a.Disk(ctx); {
+	case err != nil:
+		n.warn("", "Elasticsearch does not tell how full its disks are: %v", err)
+	case d.Flood || len(d.Blocked) > 0:
+		n.fail(mend, "a disk of Elasticsearch is past its flood-stage watermark (%.0f %% full); nothing can be indexed", 100*d.Used)
+	case d.High:
+		n.warn(mend, "a disk of Elasticsearch is past its high watermark (%.0f %% full); the index of a new day may have no place", 100*d.Used)
+	default:
+		n.fine("Elasticsearch's disks are %.0f %% full", 100*d.Used)
 	}
 }
