@@ -27,10 +27,16 @@ func number(t *testing.T, name string, otherwise float64) float64 {
 	return v
 }
 
-func build(t *testing.T) string {
+// build makes the programs, with clocks that can be set wrong where the plan wants that.
+func build(t *testing.T, p Plan) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := harness.Build(t.Context(), dir, false); err != nil {
+	dir, err := t.TempDir(), error(nil)
+	if p.has(Ahead) || p.has(Back) {
+		err = BuildSteppable(t.Context(), dir)
+	} else {
+		err = harness.Build(t.Context(), dir, false)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -87,7 +93,7 @@ func verdict(t *testing.T, o Options) {
 	if o.ES == "" && !o.Plan.has(Search) {
 		t.Fatal("EVENTSPINE_TEST_ES is empty; make chaos starts an Elasticsearch and sets it")
 	}
-	o.Bin, o.Dir = build(t), t.TempDir()
+	o.Bin, o.Dir = build(t, o.Plan), t.TempDir()
 	began := time.Now()
 	o.Say = func(s string) { fmt.Printf("chaos %5.0f s  %s\n", time.Since(began).Seconds(), s) }
 	o.Say(o.Plan.String())

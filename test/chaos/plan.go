@@ -11,7 +11,7 @@ import (
 // Kind is a way to do harm.
 type Kind string
 
-// The kinds of harm. A target is a process name, two of them, or the name of a link.
+// The kinds of harm. A target is a process name, several of them, or the name of a link.
 const (
 	Kill     Kind = "kill"     // kill -9, and start again when it is over
 	Stop     Kind = "stop"     // SIGSTOP, SIGCONT
@@ -26,6 +26,8 @@ const (
 	Redis    Kind = "redis"    // kill -9 of Redis, which comes back with its append-only file
 	Rollback Kind = "rollback" // the same, and the end of that file is lost
 	Flush    Kind = "flush"    // FLUSHALL
+	Ahead    Kind = "ahead"    // a clock jumps ahead, and back when it is over
+	Back     Kind = "back"     // a clock is set back, and right when it is over
 	Search   Kind = "search"   // kill -9 of Elasticsearch, which takes some 20 s to come back
 )
 
@@ -53,6 +55,17 @@ type Plan struct {
 // services are the processes that a plan harms.
 var services = []string{"api-1", "worker-1", "worker-2", "proxy-1", "indexer-1", "bridge-1"}
 
+// Step is by how much a clock is wrong: a minute for each second that it is.
+func (f Fault) Step() time.Duration {
+	switch f.Kind {
+	case Ahead:
+		return 60 * f.For
+	case Back:
+		return -60 * f.For
+	}
+	return 0
+}
+
 // every lists each harm that there is once, without its time.
 func every() []Fault {
 	var all []Fault
@@ -62,6 +75,8 @@ func every() []Fault {
 		add(Stop, s)
 		add(Restart, s)
 		add(Hurry, s)
+		add(Ahead, s)
+		add(Back, s)
 		add(Kill, s, services[(i+1)%len(services)])
 	}
 	for _, l := range []string{linkWork, linkPub, linkSub, linkRedis, linkSearch} {
@@ -69,6 +84,8 @@ func every() []Fault {
 		add(Slow, l)
 		add(Break, l)
 	}
+	add(Ahead, services...)
+	add(Back, services...)
 	add(Burst, "proxy-1")
 	add(Drop, linkSub)
 	add(Full)

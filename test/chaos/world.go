@@ -42,11 +42,10 @@ type world struct {
 	redis *harness.Process
 	direct,
 	redisDir string
-	search    *harness.Process // an Elasticsearch of the run's own; nil: another's
-	searchDir string
-	links     map[string][]*link
-	disk      string // where the logs are; empty: no disk of their own
-	mounted   bool
+	search  *harness.Search // an Elasticsearch of the run's own; nil: another's
+	links   map[string][]*link
+	disk    string // where the logs are; empty: no disk of their own
+	mounted bool
 
 	mu   sync.Mutex
 	down map[string]bool // processes that are meant to be down
@@ -78,9 +77,10 @@ func (w *world) start(ctx context.Context) error {
 		w.links[name] = append(w.links[name], l)
 	}
 	if w.o.Plan.has(Search) {
-		if err := w.startSearch(ctx); err != nil {
+		if w.search, err = harness.StartSearch(ctx, w.o.Dir); err != nil {
 			return err
 		}
+		w.o.ES = w.search.URL
 	}
 	w.links[linkRedis][0].to(hostOf(w.direct))
 	w.links[linkSearch][0].to(hostOf(w.o.ES))
@@ -93,7 +93,13 @@ func (w *world) start(ctx context.Context) error {
 	for name, dir := range map[string]string{"API_WAL_DIR": "api-1", "INDEXER_SPOOL_DIR": "indexer-1"} {
 		env = append(env, name+"="+filepath.Join(w.disk, dir))
 	}
+	for _, name := range services {
+		if err := w.step(name, 0); err != nil {
+			return err
+		}
+	}
 	w.sys, err = harness.StartOnly(ctx, harness.Options{Bin: w.o.Bin, Dir: w.o.Dir, Workers: 2, Env: env,
+		EnvOf: func(name string) []string { return []string{clockEnv + "=" + w.clock(name)} },
 		Redis: "redis://" + w.links[linkRedis][0].addr() + "/0", ES: "http://" + w.links[linkSearch][0].addr()})
 	if err != nil {
 		return err
@@ -147,7 +153,7 @@ func (w *world) stop() error {
 		_ = w.redis.Stop(5 * time.Second)
 	}
 	if w.search != nil {
-		errs = append(errs, killGroup(w.search.PID()), os.RemoveAll(w.searchDir))
+		errs = append(errs, w.search.Close())
 	}
 	if w.mounted {
 		out, err := exec.CommandContext(context.Background(), "umount", w.disk).CombinedOutput()
@@ -156,36 +162,6 @@ func (w *world) stop() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// startSearch starts an Elasticsearch that may be killed. As root it runs as nobody, so that its
-// directory has to be where nobody can go.
-func (w *world) startSearch(ctx context.Context) error {
-	root, err := harness.Root()
-	if err != nil {
-		return err
-	}
-	ports, err := harness.FreePorts(1)
-	if err != nil {
-		return err
-	}
-	if w.searchDir, err = os.MkdirTemp("/var/tmp", "eventspine-chaos-"); err != nil {
-		return err
-	}
-	w.search, err = harness.Launch("elasticsearch", w.o.Dir, []string{"ES_HEAP=512m"}, "setsid", filepath.Join(root, "test", "elasticsearch", "run.sh"), fmt.Sprint(ports[0]), w.searchDir)
-	if err != nil {
-		return err
-	}
-	w.o.ES = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	return harness.Until(ctx, 2*time.Minute, func() error { return harness.OK(w.o.ES) })
-}
-
-// killGroup kills Elasticsearch's launcher and the server, which are a session of their own.
-func killGroup(leader int) error {
-	if err := syscall.Kill(-leader, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return err
-	}
-	return nil
 }
 
 func (w *world) process(name string) *harness.Process {
@@ -221,6 +197,8 @@ func (w *world) do(ctx context.Context, f Fault, l *load) error {
 		return w.kill(ctx, f)
 	case Hurry:
 		return w.hurry(ctx, f)
+	case Ahead, Back:
+		return w.misset(ctx, f)
 	case Burst:
 		l.factor.Store(4)
 		defer l.factor.Store(1)
@@ -236,7 +214,7 @@ func (w *world) do(ctx context.Context, f Fault, l *load) error {
 		}
 		return nil
 	case Search:
-		if err := killGroup(w.search.PID()); err != nil {
+		if err := w.search.Kill(); err != nil {
 			return err
 		}
 		pause(ctx, f.For)

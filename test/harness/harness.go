@@ -37,14 +37,15 @@ func sign(secret, user string, scopes []string) string {
 
 // Options say what to start.
 type Options struct {
-	Bin     string   // directory of the built programs, as Build made it
-	Dir     string   // for logs and data; must exist
-	Workers int      // 0 means 1
-	Proxies int      // 0 means 1
-	Redis   string   // URL; empty: the embedded one
-	ES      string   // URL; empty: the embedded one
-	Curve   bool     // every process has a key and the list of all, made by eventspine keygen
-	Env     []string // NAME=VALUE for every process
+	Bin     string                     // directory of the built programs, as Build made it
+	Dir     string                     // for logs and data; must exist
+	Workers int                        // 0 means 1
+	Proxies int                        // 0 means 1
+	Redis   string                     // URL; empty: the embedded one
+	ES      string                     // URL; empty: the embedded one
+	Curve   bool                       // every process has a key and the list of all, made by eventspine keygen
+	Env     []string                   // NAME=VALUE for every process
+	EnvOf   func(name string) []string // more of them for one; nil: none
 
 	Launch func(*System, []*Process) error // calls Start of each, in an order of its own; nil: downstream first
 }
@@ -206,7 +207,11 @@ func (s *System) launch(o Options) error {
 		if s.Keys != "" {
 			env = append(env, "CURVE_KEY_FILE="+filepath.Join(s.Keys, name+".key"), "CURVE_PEERS_FILE="+filepath.Join(s.Keys, "peers"))
 		}
-		p := prepare(name, o.Dir, append(env, o.Env...), filepath.Join(o.Bin, program))
+		env = append(env, o.Env...)
+		if o.EnvOf != nil {
+			env = append(env, o.EnvOf(name)...)
+		}
+		p := prepare(name, o.Dir, env, filepath.Join(o.Bin, program))
 		all = append(all, p)
 		return p
 	}
