@@ -29,7 +29,7 @@ type Config struct {
 	SpoolFree   config.Bytes  `env:"INDEXER_SPOOL_MIN_FREE" doc:"bytes that the spool leaves free on its file system"`
 	SpoolAfter  time.Duration `env:"INDEXER_SPOOL_AFTER" doc:"how long an event waits for Elasticsearch in memory before it goes to the spool; until then the journal in Redis holds it"`
 	Checkpoint  string        `env:"INDEXER_CHECKPOINT" doc:"name of the checkpoint in Redis; indexers of one Elasticsearch share it, another Elasticsearch needs another name"`
-	Retention   time.Duration `env:"INDEXER_RETENTION" doc:"age at which the index of a day is deleted, by one elected indexer; 0s: never"`
+	Retention   time.Duration `env:"INDEXER_RETENTION" doc:"age at which the index of a day is deleted, by one elected indexer; counted from the end of the day, or from the making of the index if that was later; 0s: never"`
 	RetainLeast time.Duration `env:"INDEXER_RETENTION_LEAST" doc:"age below which no index is deleted; older ones go before INDEXER_RETENTION, one by one, while a disk of Elasticsearch is past its high watermark; 0s: none goes before its time"`
 	VerifyEvery time.Duration `env:"INDEXER_VERIFY_EVERY" doc:"how often one elected indexer compares the index with the journal (eventspine_maintain_missing_events); 0s: never"`
 	RcvHWM      int           `env:"INDEXER_RCVHWM" doc:"messages of one proxy that may wait to be read"`
