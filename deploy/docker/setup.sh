@@ -21,8 +21,9 @@ if [ ! -s $jwt/secret ]; then
 fi
 if [ ! -s $access/url ] || [ ! -s $access/users.acl ]; then
 	password=$(random)
+	# The default user must keep all rights: Redis loads its own file with them. Its password is nobody's.
 	keep $access/users.acl "$redis" <<-END
-		user default off
+		user default on >$(random) ~* &* +@all
 		user probe on >probe -@all +info
 		user spine on >$password ~spine:* &* -@all +@read +@write +@connection +@scripting +info +time +config|get
 	END

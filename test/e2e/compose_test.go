@@ -43,10 +43,18 @@ func TestCompose(t *testing.T) {
 	mark := fmt.Sprintf("-%d", time.Now().UnixNano())
 	first, second := webhooks(t, mark+"a"), webhooks(t, mark+"b")
 
-	t.Run("the main job", func(t *testing.T) { realInput(t, s.System, goBrowsers{}, first, "*"+mark) })
+	var posted []input
+	t.Run("the main job", func(t *testing.T) {
+		posted = append(posted, first...)
+		realInput(t, s.System, goBrowsers{}, first, "*"+mark)
+	})
 	t.Run("shut in", s.checkShutIn)
-	t.Run("killed", func(t *testing.T) { s.killEach(t, second) })
-	t.Run("down and up", func(t *testing.T) { s.downAndUp(t, append(first, second...)) })
+	t.Run("killed", func(t *testing.T) {
+		s.killEach(t, second)
+		posted = append(posted, second...)
+		s.checkStored(t, posted)
+	})
+	t.Run("down and up", func(t *testing.T) { s.downAndUp(t, posted) })
 }
 
 // look finds the secret, and the addresses of Redis and Elasticsearch, which only this machine reaches.
@@ -181,12 +189,24 @@ func (s *composed) killEach(t *testing.T, events []input) {
 	s.look(t)
 	settle(t, s.System, s.Token("sender", "emit"))
 	checkBrowser(t, user, got, events)
+}
+
+// checkStored wants each event once in the index and once in the journal, whose numbers may jump
+// where Redis was started again.
+func (s *composed) checkStored(t *testing.T, events []input) {
+	t.Helper()
 	checkIndex(t, s.System, events)
 	times := readJournal(t, s.System, func(int, uint64, uint64) {})
+	not := 0
 	for _, e := range events {
 		if times[e.ID] != 1 {
-			t.Errorf("%s is in the journal %d times", e.ID, times[e.ID])
+			if not++; not <= 5 {
+				t.Errorf("%s is in the journal %d times", e.ID, times[e.ID])
+			}
 		}
+	}
+	if not > 0 {
+		t.Errorf("%d of %d events are not in the journal once", not, len(events))
 	}
 }
 
@@ -208,7 +228,7 @@ func (s *composed) kill(t *testing.T, service string) {
 func (s *composed) healthy(t *testing.T, services []string) {
 	t.Helper()
 	var away []string
-	eventually(t, 3*time.Minute, func() bool {
+	eventually(t, 8*time.Minute, func() bool { // Elasticsearch on a busy machine
 		away = nil
 		for _, c := range services {
 			if is := s.inspect(t, c, "{{.State.Status}} {{.State.Health.Status}}"); is != "running healthy" {
@@ -269,7 +289,7 @@ func (s *composed) catchUp(t *testing.T, user string, got []seen, events []input
 // downAndUp takes everything down while accepted events wait on the api's disk alone, and wants all
 // of it back: the index, the journal, the secrets, the live rules, and what waited.
 func (s *composed) downAndUp(t *testing.T, events []input) {
-	const rule = "match: nothing.*\ndrop: true\n"
+	const rule = "name: kept\nmatch: nothing.*\ndrop: true\n"
 	docker(t, strings.NewReader(rule), "compose", "--project-name", s.project, "exec", "-T", "api", "eventspine", "rules", "set", "kept")
 	token := s.compose(t, "exec", "-T", "api", "eventspine", "token", "--user", "ana", "--scope", "admin")
 	s.compose(t, "stop", "worker-1", "worker-2")
@@ -285,13 +305,7 @@ func (s *composed) downAndUp(t *testing.T, events []input) {
 	s.look(t)
 	settle(t, s.System, s.Token("sender", "emit"))
 	events = append(events, waiting...)
-	checkIndex(t, s.System, events)
-	times := readJournal(t, s.System, func(int, uint64, uint64) {})
-	for _, e := range events {
-		if times[e.ID] != 1 {
-			t.Errorf("%s is in the journal %d times", e.ID, times[e.ID])
-		}
-	}
+	s.checkStored(t, events)
 	if status, body := ask(t, s.System, token, nil); status != http.StatusOK {
 		t.Errorf("the token of before: %d %s", status, body)
 	}
