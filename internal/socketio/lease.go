@@ -25,6 +25,15 @@ type lease struct {
 	over  bool
 }
 
+// start begins the time of the token that the client came with, unless it has brought another one.
+func (l *lease) start() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer == nil {
+		l.run()
+	}
+}
+
 // begin takes up the user's token, for the first time or in place of the last.
 func (l *lease) begin(u User) {
 	l.mu.Lock()
@@ -34,7 +43,12 @@ func (l *lease) begin(u User) {
 		l.timer.Stop()
 		l.timer = nil
 	}
-	if !u.Expires.IsZero() && !l.over {
+	l.run()
+}
+
+// run begins the time of the user's token. The caller holds the lock.
+func (l *lease) run() {
+	if u := l.user; !u.Expires.IsZero() && !l.over {
 		l.timer = time.AfterFunc(time.Until(u.Expires)-l.before, func() { l.expiring(u.Expires) })
 	}
 }
@@ -115,6 +129,8 @@ func (s *Server) verify(ctx context.Context, token string) (User, error) {
 	switch kind := fault.KindOf(err); {
 	case err == nil && (user.ID == "" || user.ID == event.Everybody):
 		return User{}, fault.Errorf("", fault.Forbidden, "the token names no single user")
+	case err == nil && !user.Expires.IsZero() && !time.Now().Before(user.Expires): // within what clocks may differ by
+		return User{}, fault.Errorf("", fault.Unauthorized, "the token has expired")
 	case err == nil, kind == fault.Forbidden, kind == fault.Unavailable, kind == fault.Overloaded:
 		return user, err
 	}

@@ -207,10 +207,9 @@ func (s *Server) authenticate(x *v5.Socket, auth json.RawMessage) {
 		return
 	}
 	p := &peer{srv: s, socket: x, session: x.Session(), user: user.ID, release: release}
-	p.lease.before = s.opt.ExpiryWarning
+	p.lease.before, p.lease.user = s.opt.ExpiryWarning, user
 	p.lease.warn = func(at time.Time) { p.tell(tokenExpiring, expiringPayload(at)) }
 	p.lease.end = func() { p.leave(endExpired, -1) }
-	p.lease.begin(user)
 	if !s.join(p) {
 		p.lease.stop()
 		release()
@@ -219,6 +218,7 @@ func (s *Server) authenticate(x *v5.Socket, auth json.RawMessage) {
 	h.user.Store(&p.user)
 	h.confirm()
 	p.welcome(from)
+	p.lease.start() // nothing goes out before the CONNECT packet
 }
 
 // connectError is what a refused client gets to see.

@@ -228,6 +228,36 @@ func TestHeldEventsAreBounded(t *testing.T) {
 	r.connected(t, 0)
 }
 
+// A client hears nothing before it is let in: socket.io-client would see neither a connection nor an error.
+func TestTokenThatEndsAtOnce(t *testing.T) {
+	ends := make(chan time.Time, 1)
+	r := start(t, func(o *Options) {
+		o.Verify = func(context.Context, string) (User, error) { return User{ID: "ana", Expires: <-ends}, nil }
+		o.Recover = func(context.Context, string, Recovery) Recovered {
+			return Recovered{Events: []hub.Event{{Name: "status", Payload: []byte("1")}}, Info: []byte(`{}`)}
+		}
+	})
+	for range 20 {
+		ends <- time.Now().Add(3 * time.Millisecond) // perhaps while it is recovered
+		b := r.engine4(t, "")
+		b.send(`40{"token":"x"}`)
+		if got := b.read(); strings.HasPrefix(got, `44{"message":"the token has expired"`) {
+			continue // the machine was slow
+		} else if !strings.HasPrefix(got, `40{"sid":"`) {
+			t.Fatalf("received %s", got)
+		}
+		b.want(`42["status",1]`, `42["synced",{}]`)
+		if got := b.read(); !strings.HasPrefix(got, `42["token_expiring"`) {
+			t.Fatalf("received %s", got)
+		}
+		b.want(`42["closing",{"reason":"token expired"}]`, "")
+	}
+	ends <- time.Now().Add(-time.Second)
+	b := r.engine4(t, "")
+	b.send(`40{"token":"x"}`)
+	b.want(`44{"message":"the token has expired","data":{"kind":"unauthorized"}}`)
+}
+
 func TestTokenIsRefreshed(t *testing.T) {
 	until := time.Now().Add(time.Hour)
 	r := start(t, func(o *Options) {

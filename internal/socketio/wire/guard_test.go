@@ -35,7 +35,7 @@ func wsFrame(b0 byte, payload string) string {
 }
 
 func throughGuard(in string, rate func() bool) (out string, told []error, err error) {
-	g := &Guard{Conn: wire{in: bytes.NewReader([]byte(in))}, Allow: rate, Refuse: func(e error) { told = append(told, e) }}
+	g := &Guard{Vet: Vet, Conn: wire{in: bytes.NewReader([]byte(in))}, Allow: rate, Refuse: func(e error) { told = append(told, e) }}
 	b, err := io.ReadAll(g)
 	return string(b), told, err
 }
