@@ -36,6 +36,6 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	c.AddCommand(devCommand(), tokenCommand(), emitCommand(), tailCommand(), searchCommand(), rulesCommand(), keygenCommand(), pingCommand(), statusCommand(), doctorCommand(), verifyCommand(), reindexCommand(), deadlettersCommand(), configCommand(), versionCommand(), manCommand())
+	c.AddCommand(devCommand(), tokenCommand(), revokeCommand(), emitCommand(), tailCommand(), searchCommand(), rulesCommand(), keygenCommand(), pingCommand(), statusCommand(), doctorCommand(), verifyCommand(), reindexCommand(), deadlettersCommand(), configCommand(), versionCommand(), manCommand())
 	return c
 }

@@ -44,6 +44,9 @@ func TestWrongUsage(t *testing.T) {
 	}{
 		{[]string{"token"}, "JWT_SECRET"},
 		{[]string{"token", "extra"}, "extra"},
+		{[]string{"revoke"}, "--id or --user"},
+		{[]string{"revoke", "--id", "a", "--user", "b"}, "--id or --user"},
+		{[]string{"revoke", "--id", "a"}, "no token"},
 		{[]string{"emit"}, "--type or --file"},
 		{[]string{"emit", "--type", "a", "--file", "b"}, "--type or --file"},
 		{[]string{"emit", "--type", "a.b"}, "no token"},
@@ -114,6 +117,45 @@ func TestTokenFromAFile(t *testing.T) {
 	t.Setenv("JWT_SECRET_FILE", path+".gone")
 	if _, _, err := call(t, "token", "--user", "ana"); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// TestTokenOfANamedSecret: the token names the secret, the issuer and the audience, and can be
+// revoked by an id of its own.
+func TestTokenOfANamedSecret(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("JWT_SECRET", secret)
+	t.Setenv("JWT_SECRETS", "old=the-older-secret-0123456789,new=the-newer-secret-0123456789")
+	t.Setenv("JWT_ISSUER", "shop")
+	settings := auth.DefaultSettings()
+	settings.JWTSecrets, settings.JWTIssuer, settings.JWTAudience = "new=the-newer-secret-0123456789", "shop", "spine"
+	v, err := auth.NewVerifier(settings, auth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]bool{}
+	for range 2 {
+		out, _, err := call(t, "token", "--user", "ana", "--kid", "new", "--audience", "spine")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := v.Verify(t.Context(), strings.TrimSpace(out))
+		if err != nil || id.Subject != "ana" || id.ID == "" || ids[id.ID] {
+			t.Errorf("the token says %+v, %v", id, err)
+		}
+		ids[id.ID] = true
+	}
+	for _, args := range [][]string{{"--kid", "old", "--audience", "spine"}, {"--audience", "spine"}, {"--kid", "new"}, {"--kid", "new", "--audience", "spine", "--issuer", "x"}} {
+		out, _, err := call(t, append([]string{"token", "--user", "ana"}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.Verify(t.Context(), strings.TrimSpace(out)); err == nil {
+			t.Errorf("%v is good, too", args)
+		}
+	}
+	if _, _, err := call(t, "token", "--user", "ana", "--kid", "none"); err == nil || !strings.Contains(err.Error(), "none") {
+		t.Errorf("an unknown secret: %v", err)
 	}
 }
 

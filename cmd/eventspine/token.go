@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -14,9 +16,8 @@ import (
 )
 
 func tokenCommand() *cobra.Command {
-	var user, id, dir string
-	var scopes []string
-	var ttl time.Duration
+	var claims auth.Claims
+	var dir string
 	c := &cobra.Command{
 		Use:   "token --user ID",
 		Short: "Make a bearer token, signed with JWT_SECRET (or JWT_SECRET_FILE, JWT_SECRETS) or the secret of `eventspine dev`",
@@ -30,13 +31,16 @@ func tokenCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := s.choose(claims.Key); err != nil {
+				return usage(err)
+			}
 			if s.JWTSecret == "" {
 				return usage(errors.New("JWT_SECRET is empty and no `eventspine dev` ran here; set JWT_SECRET, JWT_SECRET_FILE or JWT_SECRETS"))
 			}
-			if user == "" {
+			if claims.Subject == "" {
 				return usage(errors.New("--user is missing"))
 			}
-			token, err := s.sign(auth.Claims{Subject: user, Scopes: scopes, TTL: ttl, ID: id})
+			token, err := s.sign(claims)
 			if err != nil {
 				return usage(err)
 			}
@@ -44,10 +48,14 @@ func tokenCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringVar(&user, "user", "", "the user the token is for")
-	c.Flags().StringSliceVar(&scopes, "scope", nil, "scopes: emit (events for other users), admin (everybody's events and metadata)")
-	c.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token is good")
-	c.Flags().StringVar(&id, "id", "", "the token's id (jti)")
+	f := c.Flags()
+	f.StringVar(&claims.Subject, "user", "", "the user the token is for")
+	f.StringSliceVar(&claims.Scopes, "scope", nil, "scopes: emit (events for other users), admin (everybody's events and metadata, revoking tokens)")
+	f.DurationVar(&claims.TTL, "ttl", 24*time.Hour, "how long the token is good")
+	f.StringVar(&claims.ID, "id", "", "the token's id (jti), by which it can be revoked; empty: a random one")
+	f.StringVar(&claims.Key, "kid", "", "name of the secret in JWT_SECRETS to sign with; empty: JWT_SECRET, or the first of them")
+	f.StringVar(&claims.Issuer, "issuer", "", "who makes the token (iss); empty: JWT_ISSUER")
+	f.StringVar(&claims.Audience, "audience", "", "whom the token is meant for (aud); empty: JWT_AUDIENCE")
 	dirFlag(c, &dir)
 	return c
 }
@@ -82,9 +90,29 @@ func loadSigner(l local) (*signer, error) {
 	return s, nil
 }
 
-// sign makes a token that names the issuer and the audience which the services ask for.
+// choose takes the secret with that name in JWT_SECRETS; an empty name changes nothing.
+func (s *signer) choose(kid string) error {
+	if kid == "" {
+		return nil
+	}
+	list, problem := auth.ParseSecrets(s.JWTSecrets)
+	if problem != "" {
+		return errors.New("JWT_SECRETS " + problem)
+	}
+	for _, secret := range list {
+		if secret.ID == kid {
+			s.JWTSecret, s.kid = secret.Value, kid
+			return nil
+		}
+	}
+	return fmt.Errorf("JWT_SECRETS has no secret named %q", kid)
+}
+
+// sign makes a token that can be revoked, and that names the issuer and the audience which the
+// services ask for.
 func (s *signer) sign(c auth.Claims) (string, error) {
-	c.Issuer, c.Audience, c.Key = s.JWTIssuer, s.JWTAudience, s.kid
+	c.Issuer, c.Audience, c.Key = cmp.Or(c.Issuer, s.JWTIssuer), cmp.Or(c.Audience, s.JWTAudience), s.kid
+	c.ID = cmp.Or(c.ID, rand.Text())
 	return auth.Sign(s.JWTSecret, c)
 }
 
