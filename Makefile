@@ -66,4 +66,4 @@ generate: ## write the generated pages anew
 	go run ./cmd/eventspine config --markdown > docs/settings.md
 
 clean: ## remove what was built and the tools
-	rm -rf bin .cache
+	rm -rf bin dist .cache
