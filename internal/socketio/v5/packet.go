@@ -162,7 +162,7 @@ func placed(v any, n int) bool {
 // Append writes the packet as the data of an Engine.IO message, with the 4 before it.
 func (p *Packet) Append(dst []byte) []byte {
 	dst = append(dst, '4', byte(p.Kind))
-	if p.Attachments > 0 {
+	if p.Kind == BinaryEvent || p.Kind == BinaryAck {
 		dst = append(strconv.AppendInt(dst, int64(p.Attachments), 10), '-')
 	}
 	if p.Namespace != mainNamespace {
