@@ -36,7 +36,6 @@ for name, text in units.items():
     want = {"Restart": "on-failure", "RestartSec": "3s", "Type": "notify"}
     if "redis" not in name:
         want["WatchdogSec"] = "30s"
-        want["RestartPreventExitStatus"] = "2"
         limit = re.search(r"^Environment=GOMEMLIMIT=(\d+)MiB$", text, re.M)
         if not limit or int(limit.group(1)) > 0.9 * mib(text):
             wrong.append(f"{name}: GOMEMLIMIT is not below MemoryMax")

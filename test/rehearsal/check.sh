@@ -33,7 +33,7 @@ tail=$!
 sleep 2
 ok "the api accepts an event" '[ "$(post '"'"'{"id":"main-1","type":"notification.main","userId":"ana","data":{"n":1}}'"'"')" = 202 ]'
 ok "it is in the browser of its user" 'wait_for 20 "grep -q main-1 $state/browser"'
-ok "it is in the index, once" 'wait_for 20 "[ \$(indexed main) = 1 ]"'
+ok "it is in the index, once" 'wait_for 60 "[ \$(indexed main) = 1 ]"'
 kill $tail 2>/dev/null
 wait $tail 2>/dev/null
 
@@ -134,9 +134,9 @@ done
 touch "$state/load.stop"
 wait $load
 read -r accepted refused <"$state/load"
-ok "$accepted events accepted ($refused tries refused while the api was away), each in the index once: $(wait_for 60 "[ \$(indexed reboots) = $accepted ]") ms" '[ "$accepted" -gt 500 ] && [ "$(indexed reboots)" = "$accepted" ]'
+ok "$accepted events accepted ($refused tries refused while the api was away), each in the index once: $(wait_for 300 "[ \$(indexed reboots) = $accepted ]") ms" '[ "$accepted" -gt 500 ] && [ "$(indexed reboots)" = "$accepted" ]'
 ok "the firewall outlives the reboot" '! within stranger timeout 1 bash -c ": </dev/tcp/10.0.1.20/6379"'
-ok "the journal is kept over reboots" '[ "$(on api journalctl --list-boots --no-pager | grep -c .)" -ge 2 ]'
+ok "the journal is kept over reboots" 'on api journalctl --no-pager -o cat -u cloud-final | grep -q "eventspine setup: api"'
 
 echo "== memory, resident, after all of this"
 total=0
