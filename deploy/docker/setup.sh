@@ -25,7 +25,7 @@ if [ ! -s $access/url ] || [ ! -s $access/users.acl ]; then
 	keep $access/users.acl "$redis" <<-END
 		user default on >$(random) ~* &* +@all
 		user probe on >probe -@all +info
-		user spine on >$password ~spine:* &* -@all +@read +@write +@connection +@scripting +info +time +config|get
+		user spine on >$password ~spine:* &* -@all +@read +@write +@transaction +@connection +@scripting +info +time +config|get
 	END
 	echo "redis://spine:$password@redis:6379/0" | keep $access/url $service
 	echo "made the password of Redis"

@@ -138,7 +138,6 @@ func (v *Verifier) Ready(context.Context) error { return v.keys.ready() }
 // kind Unauthorized; their text says what is wrong in words that may be shown to the caller and
 // hold nothing of the token or the keys. One of kind Unavailable says that this cannot be told now.
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
-	const op = "verify token"
 	id, label, err := v.recall(ctx, token)
 	if err == nil {
 		if err = v.revoked(ctx, id); err == nil {
@@ -149,7 +148,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if fault.KindOf(err) == fault.Unavailable {
 		label = "unavailable"
 	} else {
-		err = fault.E(op, fault.Unauthorized, err)
+		err = fault.E("", fault.Unauthorized, err)
 	}
 	v.m.refused.WithLabelValues(label).Inc()
 	return Identity{}, err

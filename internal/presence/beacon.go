@@ -129,9 +129,9 @@ func (b *Beacon) beat(ctx context.Context) error {
 	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	var old *redis.StringCmd
-	_, err := b.client.TxPipelined(call, func(tx redis.Pipeliner) error {
-		old = tx.Get(call, bridgeKey(b.name))
-		tx.Set(call, bridgeKey(b.name), strconv.FormatUint(b.beats+1, 10), b.o.Timeout)
+	_, err := b.client.Pipelined(call, func(p redis.Pipeliner) error {
+		old = p.Get(call, bridgeKey(b.name))
+		p.Set(call, bridgeKey(b.name), strconv.FormatUint(b.beats+1, 10), b.o.Timeout)
 		return nil
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {

@@ -277,3 +277,27 @@ func BenchmarkBeat(b *testing.B) {
 		}
 	}
 }
+
+// The rights that docs/redis.md names for the user are enough, and so is a Redis Cluster.
+func TestOtherServers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real servers are not started with -short")
+	}
+	server := testkit.StartRedis(t)
+	server.Do("+OK", "ACL SETUSER spine on >secret ~spine:* &* -@all +@read +@write +@transaction +@connection +@scripting +info +time +config|get")
+	for _, url := range []string{"redis://spine:secret@" + server.Addr(), testkit.RedisCluster(t)} {
+		b, r := start(t, url, time.Second), NewReader(open(t, url))
+		for i := range 50 {
+			b.set(fmt.Sprint("u", i), 1)
+		}
+		for i := range 50 {
+			wait(t, r, fmt.Sprint("u", i), 1, 5*time.Second)
+		}
+		b.set("u7", 0)
+		wait(t, r, "u7", 0, 5*time.Second)
+		b.stop()
+		if s := state(t, r, "u8"); s.Online() {
+			t.Errorf("after a clean end %+v", s)
+		}
+	}
+}

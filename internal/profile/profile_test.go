@@ -167,3 +167,22 @@ func TestPutAndLookupAgree(t *testing.T) {
 		}
 	})
 }
+
+// The rights that docs/redis.md names for the user are enough.
+func TestRightsOfTheUser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a real redis-server is not started with -short")
+	}
+	server := testkit.StartRedis(t)
+	server.Do("+OK", "ACL SETUSER spine on >secret ~spine:* &* -@all +@read +@write +@transaction +@connection +@scripting +info +time +config|get")
+	s := profile.New(open(t, "redis://spine:secret@"+server.Addr()))
+	if err := s.Put(t.Context(), "ana", json.RawMessage(`{"n":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	if meta, err := s.Lookup(t.Context(), "ana"); err != nil || string(meta) != `{"n":1}` {
+		t.Errorf("%s, %v", meta, err)
+	}
+	if err := s.Delete(t.Context(), "ana"); err != nil {
+		t.Error(err)
+	}
+}

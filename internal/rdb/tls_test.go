@@ -183,7 +183,7 @@ func TestOwnOptionsThatMakeNoSense(t *testing.T) {
 // warned of what cannot be seen.
 func TestACLUser(t *testing.T) {
 	server := testkit.StartRedis(t, "--maxmemory-policy", "noeviction", "--appendonly", "yes")
-	server.Do("+OK", "ACL SETUSER spine on >secret ~spine:* &* -@all +@read +@write +@connection +@scripting +info +time +config|get")
+	server.Do("+OK", "ACL SETUSER spine on >secret ~spine:* &* -@all +@read +@write +@transaction +@connection +@scripting +info +time +config|get")
 	server.Do("+OK", "ACL SETUSER blind on >secret ~spine:* -@all +@read +@write +@connection +@scripting")
 	good := open(t, "redis://spine:secret@"+server.Addr())
 	var log strings.Builder

@@ -178,11 +178,11 @@ func (l *List) add(ctx context.Context, e entry) (time.Time, error) {
 // store writes the entries behind the others, and drops what is older than any token can be.
 func (l *List) store(ctx context.Context, all []entry) error {
 	life := l.o.Keep + 2*spare
-	_, err := l.client.TxPipelined(ctx, func(tx redis.Pipeliner) error {
+	_, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, e := range all {
-			tx.XAdd(ctx, &redis.XAddArgs{Stream: key, MinID: strconv.FormatInt(time.Now().Add(-life).UnixMilli(), 10), Approx: true, Values: e.fields()})
+			p.XAdd(ctx, &redis.XAddArgs{Stream: key, MinID: strconv.FormatInt(time.Now().Add(-life).UnixMilli(), 10), Approx: true, Values: e.fields()})
 		}
-		tx.PExpire(ctx, key, life)
+		p.PExpire(ctx, key, life)
 		return nil
 	})
 	return err

@@ -282,3 +282,24 @@ func BenchmarkRevoked(b *testing.B) {
 		}
 	}
 }
+
+// The rights that docs/redis.md names for the user are enough, and so is a Redis Cluster.
+func TestOtherServers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real servers are not started with -short")
+	}
+	server := testkit.StartRedis(t)
+	server.Do("+OK", "ACL SETUSER spine on >secret ~spine:* &* -@all +@read +@write +@transaction +@connection +@scripting +info +time +config|get")
+	for name, url := range map[string]string{"few rights": "redis://spine:secret@" + server.Addr(), "cluster": testkit.RedisCluster(t)} {
+		one, two := start(t, url, Options{}), start(t, url, Options{})
+		ready(t, one)
+		ready(t, two)
+		if _, err := one.Token(t.Context(), "t1"); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		testkit.Eventually(t, time.Second, func() bool { return two.Revoked("", "t1", time.Now()) }, name+": the other process knows it")
+		if lost, err := two.lost(t.Context()); lost || err != nil {
+			t.Errorf("%s: lost %v, %v", name, lost, err)
+		}
+	}
+}
