@@ -188,7 +188,7 @@ func echoOld(t *testing.T) http.Handler {
 		return wire.Pass, map[bool]error{false: wire.BadPacket}[len(b) > 0 && b[0] >= '0' && b[0] <= '6']
 	}
 	e := engineio.NewServer(&engineio.Options{PingInterval: suitePing, PingTimeout: suiteTimeout, SessionIDGenerator: randomID{},
-		Transports: []transport.Transport{newWSTransport(s), &pollTransport{s}}})
+		Transports: []transport.Transport{patient{newWSTransport(s)}, patient{&pollTransport{s}}}})
 	s.old = e
 	var loops sync.WaitGroup
 	loops.Go(func() {
@@ -233,4 +233,28 @@ func echoPackets(c engineio.Conn) {
 		}
 		_, _ = r.Close(), w.Close()
 	}
+}
+
+// patient are transports whose clients may be silent for the interval and the time-out, as the
+// suite has it; go-socket.io closes them after the time-out alone, for which the bridge tells it the
+// sum of both.
+type patient struct{ transport.Transport }
+
+func (p patient) Accept(w http.ResponseWriter, r *http.Request) (transport.Conn, error) {
+	c, err := p.Transport.Accept(w, r)
+	if h, ok := c.(http.Handler); ok && err == nil {
+		return patientPoll{patientConn{c}, h}, nil
+	}
+	return patientConn{c}, err
+}
+
+type patientConn struct{ transport.Conn }
+
+func (c patientConn) SetReadDeadline(t time.Time) error {
+	return c.Conn.SetReadDeadline(t.Add(suitePing))
+}
+
+type patientPoll struct {
+	patientConn
+	http.Handler
 }
