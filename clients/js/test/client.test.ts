@@ -12,6 +12,7 @@ afterEach(async () => {
   for (const c of clients.splice(0)) c.close();
   await bridge.close();
   vi.unstubAllGlobals();
+  vi.restoreAllMocks();
 });
 
 interface Seen {
@@ -34,7 +35,7 @@ function start(options: Partial<ClientOptions> = {}): Seen {
   return seen;
 }
 
-const until = (check: () => void) => vi.waitFor(check, { timeout: 5_000, interval: 5 });
+const until = (check: () => void) => vi.waitFor(check, { timeout: 20_000, interval: 5 });
 const state = (c: Client, want: State) => until(() => expect(c.state).toBe(want));
 
 async function live(options: Partial<ClientOptions> = {}): Promise<Seen> {
@@ -366,11 +367,13 @@ describe('tokens', () => {
     let calls = 0;
     const { errors } = await live({ getToken: () => { if (++calls === 2) throw new Error('away'); return token('ana'); } });
     bridge.refreshed = { ok: false, error: 'not yours' };
-    bridge.io.emit('token_expiring', { expiresAt: Date.now() + 2_000 });
+    const dice = vi.spyOn(Math, 'random').mockReturnValue(0); // early each time
+    bridge.io.emit('token_expiring', { expiresAt: Date.now() + 5_000 });
     await until(() => expect(bridge.refreshes).toHaveLength(1));
     bridge.refreshed = { ok: true };
     await until(() => expect(bridge.refreshes).toHaveLength(2));
     expect(errors.map((e) => e.message)).toEqual(['getToken failed', 'not yours']);
+    dice.mockRestore();
   });
 
   it('that are not there any more end it', async () => {
