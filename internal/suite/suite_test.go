@@ -69,7 +69,7 @@ func start(t *testing.T, c Config) (s *Suite, stop func() error) {
 
 func token(t *testing.T, user string) string {
 	t.Helper()
-	tok, err := auth.Sign(secret, auth.Claims{Subject: user, TTL: time.Minute})
+	tok, err := auth.Sign(secret, auth.Claims{Subject: user, TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
