@@ -193,7 +193,8 @@ func TestCurveAtBothEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	environ := append(w.indexer, "CURVE_KEY_FILE="+file(t, pair.Certificate(), 0o600), "CURVE_PEERS_FILE="+file(t, peers, 0o644), "ZMQ_PROXY_XPUB="+bound(t, zmq.XPub, there.Server("test")))
+	environ := append([]string{}, w.indexer...)
+	environ = append(environ, "CURVE_KEY_FILE="+file(t, pair.Certificate(), 0o600), "CURVE_PEERS_FILE="+file(t, peers, 0o644), "ZMQ_PROXY_XPUB="+bound(t, zmq.XPub, there.Server("test")))
 	if found := failures(Examine(t.Context(), []Service{{Name: "indexer", Environ: environ}})); len(found) != 0 {
 		t.Errorf("found %s", text(found))
 	}

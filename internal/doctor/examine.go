@@ -73,7 +73,7 @@ func one(ctx context.Context, s *Service) []Finding {
 		n.fine("settings and secrets")
 	}
 	settings := config.Settings(c)
-	n.listening(s, binds(settings))
+	n.listening(ctx, s, binds(settings))
 	n.disks(settings)
 	keys, err := keyring.Open(c, nil)
 	switch {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ func binds(settings []config.Setting) (all []place) {
 type place struct{ setting, host, port string }
 
 // listening looks whether each place can be, or is, the service's.
-func (n *notes) listening(s *Service, places []place) {
+func (n *notes) listening(ctx context.Context, s *Service, places []place) {
 	own, err := net.InterfaceAddrs()
 	if err != nil {
 		n.warn("", "the addresses of this machine are not known: %v", err)
@@ -58,7 +59,7 @@ func (n *notes) listening(s *Service, places []place) {
 	listeners := listeners()
 	for _, p := range places {
 		at := net.JoinHostPort(p.host, p.port)
-		if !isOwn(own, p.host) {
+		if !isOwn(ctx, own, p.host) {
 			n.fail("give "+p.setting+" an address of this machine: "+list(own), "%s is %s, which is no address of this machine", p.setting, at)
 			continue
 		}
@@ -74,14 +75,14 @@ func (n *notes) listening(s *Service, places []place) {
 	}
 }
 
-func isOwn(own []net.Addr, host string) bool {
+func isOwn(ctx context.Context, own []net.Addr, host string) bool {
 	ip := net.ParseIP(host)
 	if ip == nil {
-		names, err := net.LookupIP(host)
+		names, err := net.DefaultResolver.LookupIPAddr(ctx, host)
 		if err != nil || len(names) == 0 {
 			return false
 		}
-		ip = names[0]
+		ip = names[0].IP
 	}
 	return ip.IsUnspecified() || ip.IsLoopback() || slices.ContainsFunc(own, func(a net.Addr) bool {
 		n, ok := a.(*net.IPNet)

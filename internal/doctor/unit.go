@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -114,7 +115,7 @@ func environ(text, unit string) []string {
 			}
 		}
 	}
-	all := append(direct, files...)
+	all := slices.Concat(direct, files)
 	for i, v := range all {
 		name, value, _ := strings.Cut(v, "=")
 		if id, ok := strings.CutPrefix(value, "%d/"); ok {
