@@ -9,7 +9,7 @@
 //
 // and then one frame per event, or a batch out of a write-ahead log that wants to be answered:
 //
-//	B2 <source> <generation> <partition> <round> <number of the first event> <flags>
+//	B2 <source> <generation> <partition> <round> <number of the first event> <flags> [<numbers before it that were never used>]
 //
 // and then the events of one partition, 512 at most; without events it is a question. The answers (Ack)
 // are published on topic _ack.<source>. Everything else is bad: counted, logged at a bounded rate,

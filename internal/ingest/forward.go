@@ -27,6 +27,7 @@ type cursor struct {
 // pack is a message that is being put together.
 type pack struct {
 	first, last, index uint64
+	skip               uint64 // numbers before first that were never used
 	flags              Flags
 	buf                []byte
 	ends               []int // of the events in buf
@@ -49,18 +50,12 @@ type forwarder struct {
 	ages   []age  // oldest first
 	tidied time.Time
 	peers  int
-	again  []lost // records whose numbers were taken
 }
 
 // age says that all below index was acknowledged at that time.
 type age struct {
 	at    time.Time
 	index uint64
-}
-
-type lost struct {
-	partition int
-	raw       []byte
 }
 
 func (f *forwarder) init(b *Outbox, now time.Time) {
@@ -124,32 +119,13 @@ func (f *forwarder) park(s *stream, at uint64, why hold, retry time.Time) {
 func (f *forwarder) answer(a *Ack, now time.Time) {
 	s := &f.streams[a.Partition]
 	flights, sent, placed := s.flights, s.sent, s.placed
-	taken := a.Epoch >= s.seen && a.Last > max(s.highest, f.b.openLast[a.Partition])
-	out := s.answer(a, now)
-	switch {
-	case taken:
-		f.overtaken(a, s, now)
-	case out == back || out == renewed:
+	if out := s.answer(a, now); out == back || out == renewed {
 		f.b.m.rounds.WithLabelValues(out.String()).Inc()
 		if placed && sent == s.acked {
 			return // nothing has to be sent again
 		}
 		f.park(s, f.locate(a.Partition, s.acked+1, flights), holdNothing, now)
 	}
-}
-
-// overtaken is called when the workers have stored more than this log ever held: its disk lost
-// the end of it. New events were given numbers that are taken; they get others.
-func (f *forwarder) overtaken(a *Ack, s *stream, now time.Time) {
-	f.b.o.logger().Error("the write-ahead log had lost its end; events with numbers that are taken get new ones",
-		"partition", a.Partition, "log", f.b.openLast[a.Partition], "stored", a.Last)
-	f.b.counts.Lock()
-	f.b.counts.last[a.Partition] = max(f.b.counts.last[a.Partition], a.Last)
-	f.b.counts.Unlock()
-	s.taken, s.highest = a.Last, a.Last
-	s.settle(a.Last)
-	s.goBack(now)
-	f.park(s, f.b.openEnd, holdNothing, now)
 }
 
 // locate is an index from where on the number n of the partition is found.
@@ -174,7 +150,7 @@ func (b *Outbox) Run(ctx context.Context) error {
 	defer tick.Stop()
 	defer func() { _, _ = b.forward.main.r.Close(), b.forward.behind.r.Close() }()
 	for {
-		more, next, err := b.turn(ctx, time.Now())
+		more, next, err := b.turn(time.Now())
 		if err != nil {
 			b.out.Warn("the write-ahead log cannot be read", "error", err.Error())
 			more = false
@@ -197,7 +173,7 @@ func (b *Outbox) Run(ctx context.Context) error {
 }
 
 // turn does what there is to do now. more says that it is worth coming again at once.
-func (b *Outbox) turn(ctx context.Context, now time.Time) (more bool, next uint64, err error) {
+func (b *Outbox) turn(now time.Time) (more bool, next uint64, err error) {
 	f := &b.forward
 	b.mu.Lock()
 	f.questions(now)
@@ -212,26 +188,9 @@ func (b *Outbox) turn(ctx context.Context, now time.Time) (more bool, next uint6
 	if now.Sub(f.tidied) >= tidyEvery {
 		f.tidy(now)
 	}
-	again, next := f.again, f.main.next
-	f.again = nil
+	next = f.main.next
 	b.mu.Unlock()
-	b.keepAgain(ctx, again)
 	return more, next, err
-}
-
-// keepAgain appends events whose numbers were taken.
-func (b *Outbox) keepAgain(ctx context.Context, again []lost) {
-	for i, e := range again {
-		record := append(make([]byte, recordHead, recordHead+len(e.raw)), e.raw...)
-		record[0], record[1] = byte(e.partition), byte(e.partition>>8)
-		if err := b.keep(ctx, []int{e.partition}, [][]byte{record}, nil); err != nil {
-			b.out.Warn("events with numbers that are taken wait for room in the log", "error", err.Error())
-			b.mu.Lock()
-			b.forward.again = append(again[i:], b.forward.again...)
-			b.mu.Unlock()
-			return
-		}
-	}
 }
 
 // questions asks about the streams that wait for an answer too long.
@@ -332,13 +291,13 @@ func (f *forwarder) read(c *cursor, limit uint64, now time.Time) (n int, err err
 			break
 		}
 		c.next = index + 1
-		p, number, raw, ok := f.b.split(record)
+		e, ok := f.b.split(record)
 		if !ok {
 			f.b.out.Warn("a record of the write-ahead log is of no use", "index", index)
 			continue
 		}
-		if s := &f.streams[p]; s.cursor == c {
-			f.offer(p, s, number, raw, index, now)
+		if s := &f.streams[e.partition]; s.cursor == c {
+			f.offer(s, &e, index, now)
 		}
 	}
 	f.flushAll(now)
@@ -346,12 +305,9 @@ func (f *forwarder) read(c *cursor, limit uint64, now time.Time) (n int, err err
 }
 
 // offer puts one event of a stream into its pack.
-func (f *forwarder) offer(p int, s *stream, n uint64, raw []byte, index uint64, now time.Time) {
+func (f *forwarder) offer(s *stream, e *kept, index uint64, now time.Time) {
+	p, n := e.partition, e.number
 	k := &f.packs[p]
-	if n <= s.taken && index >= f.b.openEnd {
-		f.again = append(f.again, lost{p, append([]byte(nil), raw...)})
-		return
-	}
 	next := s.sent + 1
 	if len(k.ends) > 0 {
 		next = k.last + 1
@@ -359,14 +315,14 @@ func (f *forwarder) offer(p int, s *stream, n uint64, raw []byte, index uint64, 
 	if n < next {
 		return // it was sent, or stored, already
 	}
-	limit := len(k.ends) == MaxBatchEvents || len(k.buf)+len(raw) > MaxBatchBytes && len(k.ends) > 0
-	if limit || n > next || k.flags&Redelivered != 0 && n > s.ever {
+	limit := len(k.ends) == MaxBatchEvents || len(k.buf)+len(e.raw) > MaxBatchBytes && len(k.ends) > 0
+	if limit || n > next || e.after+1 < n || k.flags&Redelivered != 0 && n > s.ever {
 		if f.flush(p, now); s.cursor == nil {
 			return
 		}
 	}
 	switch {
-	case n > next && s.acked != s.sent:
+	case e.after >= next && s.acked != s.sent:
 		f.park(s, index, holdGap, now)
 		return
 	case s.full(uint64(len(k.ends))):
@@ -376,28 +332,29 @@ func (f *forwarder) offer(p int, s *stream, n uint64, raw []byte, index uint64, 
 		return
 	}
 	if len(k.ends) == 0 {
-		f.beginPack(p, s, n, next, index)
+		f.beginPack(s, e, next, index)
 	}
 	if f.b.waiters.any(place{p, n}) {
 		k.flags |= Wait
 	}
-	k.buf, k.last = append(k.buf, raw...), n
+	k.buf, k.last = append(k.buf, e.raw...), n
 	k.ends = append(k.ends, len(k.buf))
 }
 
-func (f *forwarder) beginPack(p int, s *stream, n, next, index uint64) {
+func (f *forwarder) beginPack(s *stream, e *kept, next, index uint64) {
+	p, n, from := e.partition, e.number, e.after+1
 	k := &f.packs[p]
-	k.first, k.index, k.flags = n, index, 0
+	k.first, k.skip, k.index, k.flags = n, n-from, index, 0
 	f.packed = append(f.packed, p)
-	if n > 1 && (n > next || n == f.keptFrom(p)) {
+	if from > 1 && (from > next || from == f.keptFrom(p)) {
 		k.flags |= Start
 	}
 	if n <= s.ever {
 		k.flags |= Redelivered
 	}
-	if known := max(next, s.ever+1, f.keptFrom(p)); n > known {
-		f.b.m.missing.Add(float64(n - known))
-		f.b.o.logger().Error("accepted events are missing in the write-ahead log", "partition", p, "from", known, "to", n-1)
+	if known := max(next, s.ever+1, f.keptFrom(p)); from > known {
+		f.b.m.missing.Add(float64(from - known))
+		f.b.o.logger().Error("accepted events are missing in the write-ahead log", "partition", p, "from", known, "to", from-1)
 	}
 }
 
@@ -419,7 +376,7 @@ func (f *forwarder) flush(p int, now time.Time) {
 			break
 		}
 	}
-	h := Numbered{Source: f.b.o.Source, Generation: f.b.log.Generation(), Partition: p, Round: s.round, First: k.first, Flags: k.flags}
+	h := Numbered{Source: f.b.o.Source, Generation: f.b.log.Generation(), Partition: p, Round: s.round, First: k.first, Skip: k.skip, Flags: k.flags}
 	m := make(zmq.Msg, 1, len(k.ends)+1)
 	m[0] = h.Append(make([]byte, 0, len(h.Source)+64))
 	buf, from := append([]byte(nil), k.buf...), 0 // the socket owns it
@@ -436,7 +393,7 @@ func (f *forwarder) flush(p int, now time.Time) {
 	if !s.outstanding() {
 		s.rest(now)
 	}
-	s.sent, s.highest = k.last, max(s.highest, k.last)
+	s.sent = k.last
 	s.flights = append(s.flights, flight{k.first, k.last, k.index})
 	f.b.m.sent.Add(float64(n))
 	f.b.m.messages.Inc()

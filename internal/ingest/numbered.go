@@ -19,6 +19,7 @@ type Numbered struct {
 	Round      uint64 // of going back; the answer says it again
 	First      uint64 // 1 to 2^53-1
 	Flags      Flags
+	Skip       uint64 // as many numbers before First were never used
 }
 
 // Flags say how a numbered batch is meant.
@@ -49,12 +50,15 @@ func (h Numbered) Append(dst []byte) []byte {
 	}
 	dst = append(dst, ' ')
 	if h.Flags&allFlags == 0 {
-		return append(dst, '-')
+		dst = append(dst, '-')
 	}
 	for i := range len(letters) {
 		if h.Flags&(1<<i) != 0 {
 			dst = append(dst, letters[i])
 		}
+	}
+	if h.Skip > 0 {
+		dst = strconv.AppendUint(append(dst, ' '), h.Skip, 10)
 	}
 	return dst
 }
@@ -68,8 +72,8 @@ func ParseNumbered(frame []byte) (Numbered, error) {
 		return Numbered{}, fault.Errorf(op, fault.Corrupt, "it does not begin with B2")
 	}
 	fields := bytes.Split(rest, []byte(" "))
-	if len(fields) != 6 {
-		return Numbered{}, fault.Errorf(op, fault.Corrupt, "it has %d fields after B2, not 6", len(fields))
+	if len(fields) != 6 && len(fields) != 7 {
+		return Numbered{}, fault.Errorf(op, fault.Corrupt, "it has %d fields after B2, not 6 or 7", len(fields))
 	}
 	h := Numbered{Source: string(fields[0])}
 	if err := checkSource(h.Source); err != nil {
@@ -88,6 +92,11 @@ func ParseNumbered(frame []byte) (Numbered, error) {
 	h.Partition = int(numbers[1])
 	if h.Flags, ok = parseFlags(fields[5]); !ok {
 		return Numbered{}, fault.Errorf(op, fault.Corrupt, "the flags must be - or some of SRW in this order")
+	}
+	if len(fields) == 7 {
+		if h.Skip, ok = number(fields[6]); !ok || h.Skip == 0 || h.Skip >= h.First {
+			return Numbered{}, fault.Errorf(op, fault.Corrupt, "the count of numbers that were never used must be from 1 to below the first number")
+		}
 	}
 	return h, nil
 }

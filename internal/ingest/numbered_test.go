@@ -17,26 +17,30 @@ func TestParseNumbered(t *testing.T) {
 		want  Numbered
 		ok    bool
 	}{
-		"plain":               {"B2 api-1 7 3 0 1 -", Numbered{"api-1", 7, 3, 0, 1, 0}, true},
-		"all flags":           {"B2 a/b 7 3 9 1 SRW", Numbered{"a/b", 7, 3, 9, 1, Start | Redelivered | Wait}, true},
-		"one flag":            {"B2 a 7 3 9 1 R", Numbered{"a", 7, 3, 9, 1, Redelivered}, true},
-		"largest":             {"B2 a 18446744073709551615 65535 18446744073709551615 9007199254740991 W", Numbered{"a", math.MaxUint64, 65535, math.MaxUint64, 1<<53 - 1, Wait}, true},
-		"empty":               {"", Numbered{}, false},
-		"other version":       {"B1 a 7 3 9 1 -", Numbered{}, false},
-		"too few":             {"B2 a 7 3 9 1", Numbered{}, false},
-		"too many":            {"B2 a 7 3 9 1 - -", Numbered{}, false},
-		"no source":           {"B2  7 3 9 1 -", Numbered{}, false},
-		"no generation":       {"B2 a 0 3 9 1 -", Numbered{}, false},
-		"number 0":            {"B2 a 7 3 9 0 -", Numbered{}, false},
-		"number too large":    {"B2 a 7 3 9 9007199254740992 -", Numbered{}, false},
-		"partition too large": {"B2 a 7 65536 9 1 -", Numbered{}, false},
-		"negative partition":  {"B2 a 7 -1 9 1 -", Numbered{}, false},
-		"leading zero":        {"B2 a 7 03 9 1 -", Numbered{}, false},
-		"no flags":            {"B2 a 7 3 9 1 ", Numbered{}, false},
-		"unknown flag":        {"B2 a 7 3 9 1 X", Numbered{}, false},
-		"flags in disorder":   {"B2 a 7 3 9 1 RS", Numbered{}, false},
-		"a flag twice":        {"B2 a 7 3 9 1 SS", Numbered{}, false},
-		"dash and flag":       {"B2 a 7 3 9 1 -S", Numbered{}, false},
+		"plain":                {"B2 api-1 7 3 0 1 -", Numbered{"api-1", 7, 3, 0, 1, 0, 0}, true},
+		"all flags":            {"B2 a/b 7 3 9 1 SRW", Numbered{"a/b", 7, 3, 9, 1, Start | Redelivered | Wait, 0}, true},
+		"one flag":             {"B2 a 7 3 9 1 R", Numbered{"a", 7, 3, 9, 1, Redelivered, 0}, true},
+		"largest":              {"B2 a 18446744073709551615 65535 18446744073709551615 9007199254740991 W", Numbered{"a", math.MaxUint64, 65535, math.MaxUint64, 1<<53 - 1, Wait, 0}, true},
+		"empty":                {"", Numbered{}, false},
+		"other version":        {"B1 a 7 3 9 1 -", Numbered{}, false},
+		"too few":              {"B2 a 7 3 9 1", Numbered{}, false},
+		"numbers never used":   {"B2 a 7 3 9 100 - 98", Numbered{"a", 7, 3, 9, 100, 0, 98}, true},
+		"too many":             {"B2 a 7 3 9 1 - 1 1", Numbered{}, false},
+		"no number at the end": {"B2 a 7 3 9 9 - -", Numbered{}, false},
+		"none never used":      {"B2 a 7 3 9 9 - 0", Numbered{}, false},
+		"all never used":       {"B2 a 7 3 9 9 - 9", Numbered{}, false},
+		"no source":            {"B2  7 3 9 1 -", Numbered{}, false},
+		"no generation":        {"B2 a 0 3 9 1 -", Numbered{}, false},
+		"number 0":             {"B2 a 7 3 9 0 -", Numbered{}, false},
+		"number too large":     {"B2 a 7 3 9 9007199254740992 -", Numbered{}, false},
+		"partition too large":  {"B2 a 7 65536 9 1 -", Numbered{}, false},
+		"negative partition":   {"B2 a 7 -1 9 1 -", Numbered{}, false},
+		"leading zero":         {"B2 a 7 03 9 1 -", Numbered{}, false},
+		"no flags":             {"B2 a 7 3 9 1 ", Numbered{}, false},
+		"unknown flag":         {"B2 a 7 3 9 1 X", Numbered{}, false},
+		"flags in disorder":    {"B2 a 7 3 9 1 RS", Numbered{}, false},
+		"a flag twice":         {"B2 a 7 3 9 1 SS", Numbered{}, false},
+		"dash and flag":        {"B2 a 7 3 9 1 -S", Numbered{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseNumbered([]byte(c.frame))
@@ -60,6 +64,7 @@ func TestNumberedRoundTrip(t *testing.T) {
 			First:      rapid.Uint64Range(1, maxNumber).Draw(t, "first"),
 			Flags:      Flags(rapid.IntRange(0, int(allFlags)).Draw(t, "flags")),
 		}
+		want.Skip = rapid.Uint64Range(0, want.First-1).Draw(t, "skip")
 		got, err := ParseNumbered(want.Append(nil))
 		if err != nil || got != want {
 			t.Fatalf("%+v became %+v, %v", want, got, err)
@@ -100,7 +105,7 @@ func TestParseAckRefusesWhatIsNone(t *testing.T) {
 func TestNumberedBatchesComeIn(t *testing.T) {
 	r := listen(t, ReceiverOptions{})
 	p := pusher(t, r.Endpoint())
-	h := Numbered{"api-1", 7, 3, 2, 40, Redelivered}
+	h := Numbered{"api-1", 7, 3, 2, 40, Redelivered, 0}
 	events := make([][]byte, MaxBatchEvents+1)
 	for i := range events {
 		events[i] = []byte("x")

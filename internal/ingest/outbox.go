@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,8 +50,8 @@ type Outbox struct {
 
 	mu       sync.Mutex // of all below
 	forward  forwarder
-	openEnd  uint64   // the log's end when it was opened
-	openLast []uint64 // and the newest number of each partition
+	openLast []uint64 // the newest number of each partition when the log was opened
+	base     uint64   // numbers that are given now are above it
 }
 
 func (o *OutboxOptions) logger() *slog.Logger {
@@ -68,7 +69,10 @@ type note struct {
 	Epochs     []uint64 `json:"epochs"`
 }
 
-const recordHead = 10 // bytes before an event in the log: partition, number
+const (
+	recordHead = 18 // bytes before an event in the log: partition, number, and the number before it
+	baseShift  = 20 // so many events a partition and second, as a power of two, have numbers of their own from start to start
+)
 
 // OpenOutbox opens the log and connects to the workers in the background: none of them has to be
 // there yet. Errors are of kind Invalid and say what to do.
@@ -131,11 +135,14 @@ func (b *Outbox) restore() error {
 		if index == 0 {
 			break
 		}
-		if p, n, _, ok := b.split(record); ok {
-			b.counts.last[p] = max(b.counts.last[p], n)
+		if e, ok := b.split(record); ok {
+			b.counts.last[e.partition] = max(b.counts.last[e.partition], e.number)
 		}
 	}
-	b.openEnd, b.openLast = b.log.End(), append([]uint64(nil), b.counts.last...)
+	b.openLast = append([]uint64(nil), b.counts.last...)
+	// A power cut may have taken events from the log that are stored: their numbers are never
+	// given again, in no way that the next events can be taken for them.
+	b.base = max(b.log.Opened()<<baseShift, slices.Max(b.openLast))
 	b.forward.begin(now)
 	return nil
 }
@@ -167,13 +174,20 @@ func (b *Outbox) note() []byte {
 	return text
 }
 
+// kept is a record of the log.
+type kept struct {
+	partition     int
+	number, after uint64 // its number, and that of the event before it in the partition
+	raw           []byte
+}
+
 // split takes a record apart. The event is not copied.
-func (b *Outbox) split(record []byte) (partition int, number uint64, raw []byte, ok bool) {
+func (b *Outbox) split(record []byte) (e kept, ok bool) {
 	if len(record) < recordHead {
-		return 0, 0, nil, false
+		return kept{}, false
 	}
-	partition = int(binary.LittleEndian.Uint16(record))
-	return partition, binary.LittleEndian.Uint64(record[2:]), record[recordHead:], partition < b.o.Partitions
+	e = kept{int(binary.LittleEndian.Uint16(record)), binary.LittleEndian.Uint64(record[2:]), binary.LittleEndian.Uint64(record[10:]), record[recordHead:]}
+	return e, e.partition < b.o.Partitions && e.after < e.number
 }
 
 // Append keeps the events; nil means that they are on the disk and will be stored. Otherwise none
@@ -203,7 +217,7 @@ func (b *Outbox) append(ctx context.Context, events []event.Event, stamped func(
 		at := len(arena)
 		partitions[i] = event.Partition(events[i].UserID, events[i].ID, b.o.Partitions)
 		arena = binary.LittleEndian.AppendUint16(arena, uint16(partitions[i]))
-		arena = append(binary.LittleEndian.AppendUint64(arena, 0), events[i].Raw...)
+		arena = append(append(arena, make([]byte, recordHead-2)...), events[i].Raw...)
 		records[i] = arena[at:len(arena):len(arena)]
 	}
 	return b.keep(ctx, partitions, records, stamped)
@@ -214,16 +228,18 @@ func (b *Outbox) keep(ctx context.Context, partitions []int, records [][]byte, s
 	_, err := b.log.Append(ctx, records, func(first uint64) {
 		b.counts.Lock()
 		defer b.counts.Unlock()
-		for i, p := range partitions {
-			k := place{p, b.counts.last[p]}
-			if first == 0 {
-				b.counts.last[p]--
-				b.waiters.remove(k)
-				continue
-			}
-			k.number++
+		for i := len(partitions) - 1; first == 0 && i >= 0; i-- { // taken back
+			e, _ := b.split(records[i])
+			b.counts.last[e.partition] = e.after
+			b.waiters.remove(place{e.partition, e.number})
+		}
+		for i := 0; first != 0 && i < len(partitions); i++ {
+			p := partitions[i]
+			after := b.counts.last[p]
+			k := place{p, max(after, b.base) + 1}
 			b.counts.last[p] = k.number
 			binary.LittleEndian.PutUint64(records[i][2:], k.number)
+			binary.LittleEndian.PutUint64(records[i][10:], after)
 			if stamped != nil {
 				stamped(k)
 			}
@@ -289,10 +305,16 @@ func (b *Outbox) Unacknowledged() (n uint64) {
 	defer b.mu.Unlock()
 	b.counts.Lock()
 	defer b.counts.Unlock()
+	kept := b.log.End() - b.log.First()
 	for p, last := range b.counts.last {
-		n += last - min(last, max(b.forward.streams[p].acked, b.forward.keptFrom(p)-1))
+		done := max(b.forward.streams[p].acked, b.forward.keptFrom(p)-1)
+		if last > b.base {
+			n += last - min(last, max(done, b.base))
+			last = b.openLast[p]
+		}
+		n += min(kept, last-min(last, done)) // there may be numbers among them that were never used
 	}
-	return n
+	return min(n, kept)
 }
 
 // Workers is the number of connected workers.

@@ -26,8 +26,6 @@ type stream struct {
 	sent    uint64 // the last number sent
 	acked   uint64 // all up to it are stored, in epoch
 	ever    uint64 // the highest number acknowledged in an earlier epoch
-	highest uint64 // the highest number sent by this process
-	taken   uint64 // numbers up to it, of records appended by this process, belong to others
 	round   uint64
 	epoch   uint64 // of acked; 0: not known
 	seen    uint64 // the newest epoch that was heard of

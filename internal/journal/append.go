@@ -219,7 +219,7 @@ func (j *Journal) arguments(c *call) (keys []string, args []any) {
 	now := j.opts.Now().UnixMilli() / width
 	keys = append(make([]string, 0, 9+len(c.events)), key(p, "head"), key(p, "journal"), key(p, "times"),
 		bucketKey(p, now-1), bucketKey(p, now), bucketKey(p, now+1), bucketKey(p, now-2), key(p, "source"))
-	args = append(make([]any, 0, 14+6*len(c.events)), len(c.events), width, ms(j.opts.ReplayWindow), j.opts.ReplayMax,
+	args = append(make([]any, 0, 15+6*len(c.events)), len(c.events), width, ms(j.opts.ReplayWindow), j.opts.ReplayMax,
 		j.most(c), ms(j.opts.JournalAge), ms(j.tick()))
 	args = c.numbered.arguments(args)
 	users, buckets := map[string]int{}, map[int64]int{}

@@ -10,7 +10,8 @@
 --       number of the batch within its source (last < first: only asks), 11 whether nothing
 --       before the first is kept any more (0 or 1), 12 the epoch in which alone it may be stored
 --       (0: any), 13 and 14 how long a silent source is remembered, in s, when the same one
---       began a new log since then, and otherwise; then 5 for each event: id, key of its dedupe bucket (0: by the clock), key of its
+--       began a new log since then, and otherwise, 15 how many numbers before the first were never
+--       used; then 5 for each event: id, key of its dedupe bucket (0: by the clock), key of its
 --       replay set (0: none), whether it goes into that set (0 or 1), body; then, with a source,
 --       each event's number
 -- Returns the epoch, the source's last number, whether the batch left a gap after it or came
@@ -23,7 +24,7 @@ local n, dedupe, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]
 local age, tick = tonumber(ARGV[6]), tonumber(ARGV[7])
 local source, from, upto = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local CHUNK = 1000 -- arguments a call, below what Lua can unpack
-local FIRST = 15   -- argument of the first event
+local FIRST = 16   -- argument of the first event
 
 local state = call('HMGET', head, 'epoch', 'seq', 'feed', 'run', 'last', 'tick')
 if not state[1] then return redis.error_reply('NOEPOCH the partition has no head') end
@@ -43,9 +44,10 @@ if source ~= '' then
   applied = kept and tonumber(string.match(kept, '^%d+')) or 0
   if from <= upto then
     if ARGV[12] ~= '0' and tonumber(ARGV[12]) ~= epoch then return { epoch, applied, 1, 0 } end
-    if from > applied + 1 then
+    local missing = from - tonumber(ARGV[15]) - applied - 1
+    if missing > 0 then
       if ARGV[11] ~= '1' then return { epoch, applied, 1, 0 } end
-      if kept then skipped = from - applied - 1 end
+      if kept then skipped = missing end
     end
     advances = upto > applied
     if advances and not kept then -- a new one: time to look for old ones

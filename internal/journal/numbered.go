@@ -26,6 +26,7 @@ type Batch struct {
 	Source    string // names the source within the partition; 1 to 160 bytes
 	First     uint64 // 1 to 2^53-1
 	Last      uint64
+	Skip      uint64  // as many numbers before First were never used: the source began again
 	Start     bool    // nothing before First is kept any more: skip what is missing before it
 	Within    uint64  // the epoch in which alone it may be stored, as something else was stored first; 0: any
 	Entries   []Entry // of this partition, each with a Number from First to Last, not descending
@@ -88,7 +89,7 @@ func (j *Journal) checkBatch(b *Batch) error {
 	if err := j.checkPartition(op, b.Partition); err != nil {
 		return err
 	}
-	if b.Source == "" || len(b.Source) > 160 || b.First < 1 || b.Last < b.First-1 || b.Last > maxNumber {
+	if b.Source == "" || len(b.Source) > 160 || b.First < 1 || b.Last < b.First-1 || b.Last > maxNumber || b.Skip >= b.First {
 		return fault.Errorf(op, fault.Invalid, "the source %q cannot have the numbers %d to %d", b.Source, b.First, b.Last)
 	}
 	before := b.First
@@ -134,11 +135,11 @@ func (b *Batch) call() *call {
 // arguments appends what commit.lua wants to know of the source. b may be nil.
 func (b *Batch) arguments(args []any) []any {
 	if b == nil {
-		return append(args, "", 0, 0, 0, 0, 0, 0)
+		return append(args, "", 0, 0, 0, 0, 0, 0, 0)
 	}
 	start := 0
 	if b.Start {
 		start = 1
 	}
-	return append(args, b.Source, b.First, b.Last, start, b.Within, int64(replacedAge/time.Second), int64(silentAge/time.Second))
+	return append(args, b.Source, b.First, b.Last, start, b.Within, int64(replacedAge/time.Second), int64(silentAge/time.Second), b.Skip)
 }

@@ -41,6 +41,8 @@ func TestSourcesAreApplied(t *testing.T) {
 	const (
 		isNew = 'n'
 		old   = 'o'
+
+		leftOut = 'x'
 	)
 	for name, c := range map[string]struct {
 		before []*journal.Batch
@@ -48,7 +50,7 @@ func TestSourcesAreApplied(t *testing.T) {
 		upto   uint64
 		gap    bool
 		lost   uint64
-		stored string // of each entry: n new, o a repeat
+		stored string // of each entry: n new, o a repeat, x left out although it never was stored
 	}{
 		"the beginning":           {batch: numbered("a", 1, 3), upto: 3, stored: "nnn"},
 		"goes on":                 {before: []*journal.Batch{numbered("a", 1, 2)}, batch: numbered("a", 3, 4), upto: 4, stored: "nn"},
@@ -64,11 +66,19 @@ func TestSourcesAreApplied(t *testing.T) {
 		"of another source":       {before: []*journal.Batch{numbered("b", 1, 9)}, batch: numbered("a", 1, 1), upto: 1, stored: "n"},
 		"a question":              {before: []*journal.Batch{numbered("a", 1, 7)}, batch: question("a"), upto: 7},
 		"a question of nobody":    {batch: question("a"), upto: 0},
+
+		"numbers never used":                {before: []*journal.Batch{numbered("a", 1, 3)}, batch: skip(6, numbered("a", 10, 11)), upto: 11, stored: "nn"},
+		"the same, and one more was stored": {before: []*journal.Batch{numbered("a", 1, 5)}, batch: skip(6, numbered("a", 10, 11)), upto: 11, stored: "nn"},
+		"the same, and one is missing":      {before: []*journal.Batch{numbered("a", 1, 2)}, batch: skip(6, numbered("a", 10, 11)), upto: 2, gap: true},
+		"the same, a repeat":                {before: []*journal.Batch{numbered("a", 1, 3), skip(6, numbered("a", 10, 11))}, batch: skip(6, numbered("a", 10, 12)), upto: 12, stored: "oon"},
+		"the same, late":                    {before: []*journal.Batch{numbered("a", 1, 3), skip(6, numbered("a", 10, 11))}, batch: numbered("a", 4, 5), upto: 11, stored: "xx"},
+		"never used, at the beginning":      {batch: skip(9, numbered("a", 10, 11)), upto: 11, stored: "nn"},
+		"never used, trimmed":               {before: []*journal.Batch{numbered("a", 1, 2)}, batch: from(skip(6, numbered("a", 10, 11))), upto: 11, lost: 1, stored: "nn"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, nil, func(t *testing.T, j *journal.Journal, _ redis.UniversalClient) {
 				for _, b := range append(slices.Clone(c.before), c.batch) {
-					*b = journal.Batch{Partition: b.Partition, Source: b.Source, First: b.First, Last: b.Last, Start: b.Start, Entries: b.Entries}
+					*b = journal.Batch{Partition: b.Partition, Source: b.Source, First: b.First, Last: b.Last, Start: b.Start, Skip: b.Skip, Entries: b.Entries}
 				}
 				for _, b := range c.before {
 					apply(t, j, b)
@@ -79,6 +89,9 @@ func TestSourcesAreApplied(t *testing.T) {
 					t.Fatalf("applied up to %d, gap %v, lost %d, %d stored, epoch %d", b.Upto, b.Gap, b.Lost, len(b.Stored), b.Epoch)
 				}
 				for i, s := range b.Stored {
+					if c.stored[i] == leftOut && s.Duplicate && s.Seq == 0 {
+						continue
+					}
 					if want := map[bool]byte{true: old, false: isNew}[s.Duplicate]; c.stored[i] != want || s.Seq <= b.Epoch || s.Duplicate == (s.Raw != nil) {
 						t.Errorf("entry %d is stored as %+v, want %c", i, s, c.stored[i])
 					}
@@ -86,6 +99,11 @@ func TestSourcesAreApplied(t *testing.T) {
 			})
 		})
 	}
+}
+
+func skip(n uint64, b *journal.Batch) *journal.Batch {
+	b.Skip = n
+	return b
 }
 
 func apply(t testing.TB, j *journal.Journal, batches ...*journal.Batch) {

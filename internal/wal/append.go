@@ -10,8 +10,11 @@ import (
 )
 
 const (
-	groupBytes = 8 << 20 // of records that share an fsync; a longer list of records is a group alone
+	groupBytes = 8 << 20 // of records that are written together; a longer list of records is a group alone
 	chunkBytes = 1 << 20 // of records that are written at once
+	aheadBytes = 1 << 20 // of zeroes that a segment is kept longer than it need be
+	aheadShare = 8       // and at most this part of its limit
+	zeroBytes  = 64 << 10
 )
 
 // entry is one Append.
@@ -24,19 +27,24 @@ type entry struct {
 	err       error
 }
 
-// group is what shares an fsync.
+// group is what is written together.
 type group struct {
 	entries []*entry
 	size    int64
 	taken   bool          // guarded by Log.mu
 	done    chan struct{} // closed when every entry has its first or err
+
+	kept  []*entry // those that were written
+	began time.Time
 }
 
 // writer is what only the goroutine that writes uses, after Open.
 type writer struct {
 	file   *os.File
-	broken bool // the file may hold more than was committed
+	broken bool  // the file may hold more than what counts
+	room   int64 // up to where the file was filled with zeroes
 	buf    []byte
+	zeroes []byte
 }
 
 // repair makes the file end at size again.
@@ -48,8 +56,28 @@ func (w *writer) repair(size int64) error {
 	if err := syncData(w.file); err != nil {
 		return err
 	}
-	w.broken = false
+	w.broken, w.room = false, size
 	return nil
+}
+
+// extend fills the file with zeroes well past size. To overwrite what is there changes nothing but
+// the bytes, so that an fsync need not wait for the file system's own journal.
+func (w *writer) extend(size, limit int64) {
+	ahead := min(aheadBytes, limit/aheadShare)
+	if w.broken || w.room-size >= ahead/2 || ahead < 2*pageSize {
+		return
+	}
+	to := (size + ahead) &^ (pageSize - 1)
+	if len(w.zeroes) == 0 {
+		w.zeroes = make([]byte, zeroBytes)
+	}
+	for from := max(w.room, size); from < to; {
+		n, err := w.file.WriteAt(w.zeroes[:min(int64(len(w.zeroes)), to-from)], from)
+		if from += int64(n); err != nil { // a full disk shows when there are records to write
+			to = from
+		}
+	}
+	w.room = to
 }
 
 // Append keeps the records together, in order, and returns the index of the first when they are
@@ -122,9 +150,9 @@ func (l *Log) withdraw(g *group, e *entry) bool {
 	return e.withdrawn
 }
 
-// write commits group after group until the log is closed and all is written.
+// write writes group after group until the log is closed and all is written.
 func (l *Log) write() {
-	defer close(l.done)
+	defer l.finish()
 	for {
 		l.mu.Lock()
 		var g *group
@@ -133,14 +161,10 @@ func (l *Log) write() {
 			g.taken = true
 		}
 		closing, roll := l.closing, l.roll && g == nil
-		if closing && g == nil {
-			close(l.grown) // readers look again and see that it is closed
-		}
 		l.mu.Unlock()
 		switch {
 		case g != nil:
 			l.commit(g)
-			close(g.done)
 		case closing:
 			return
 		case roll:
@@ -149,6 +173,18 @@ func (l *Log) write() {
 			<-l.wake
 		}
 	}
+}
+
+// finish lets the sync end, and waits for it.
+func (l *Log) finish() {
+	l.mu.Lock()
+	l.written = true
+	l.mu.Unlock()
+	select {
+	case l.syncs <- struct{}{}:
+	default: // it will look once more anyway
+	}
+	<-l.done
 }
 
 // rollOver begins the next segment before the last one is full. A failure is left to the next
@@ -162,29 +198,36 @@ func (l *Log) rollOver() {
 	l.mu.Unlock()
 }
 
-// commit gives the group's entries their indexes and writes them; every entry gets its first or
-// its err.
+// commit gives the group's entries their indexes and writes them. Readers see them; those who
+// appended them wait for the next fsync. What could not be written has its err.
 func (l *Log) commit(g *group) {
-	began := time.Now()
-	kept, err := l.admit(g)
-	if err == nil && len(kept) > 0 {
-		err = l.store(kept)
+	g.began = time.Now()
+	var err error
+	if g.kept, err = l.admit(g); err == nil && len(g.kept) > 0 {
+		err = l.store(g)
 	}
-	if err != nil {
-		l.m.refuse(err, kept)
-		for _, e := range kept {
-			e.first, e.err = 0, err
-		}
+	if err == nil && len(g.kept) > 0 {
 		return
 	}
-	l.m.groupSeconds.Observe(time.Since(began).Seconds())
+	l.fail(g, err)
+}
+
+// fail answers for a group that is not kept, or of which it is not known.
+func (l *Log) fail(g *group, err error) {
+	if err != nil {
+		l.m.refuse(err, g.kept)
+		for _, e := range g.kept {
+			e.first, e.err = 0, err
+		}
+	}
+	close(g.done)
 }
 
 // admit refuses what there is no room for. The rest is returned; an error is for all of it.
 func (l *Log) admit(g *group) (kept []*entry, err error) {
 	l.mu.Lock()
 	active, room := l.segments[len(l.segments)-1], l.o.MaxBytes-l.sizeLocked()
-	full := active.size >= l.o.SegmentBytes
+	full := active.size >= l.o.SegmentBytes || active.failed
 	l.mu.Unlock()
 	var size int64
 	var refused []*entry
@@ -223,31 +266,28 @@ var (
 	errDisk = errors.New("the disk has too little room left")
 )
 
-// store writes the entries, syncs, and lets the readers see them.
-func (l *Log) store(kept []*entry) error {
+// store writes the entries, lets the readers see them, and hands the group to the fsync.
+func (l *Log) store(g *group) error {
 	l.mu.Lock()
 	s, index := l.segments[len(l.segments)-1], l.end
 	l.mu.Unlock()
 	c := chunk{w: &l.writer, seed: s.seed, at: s.size, end: index}
 	stamped, err := 0, error(nil)
-	for ; stamped < len(kept) && err == nil; stamped++ {
-		err = c.add(kept[stamped])
+	for ; stamped < len(g.kept) && err == nil; stamped++ {
+		err = c.add(g.kept[stamped])
 	}
 	if err == nil {
 		err = c.flush()
 	}
-	if err == nil {
-		began := time.Now()
-		err = syncData(l.writer.file)
-		l.m.syncSeconds.Observe(time.Since(began).Seconds())
-	}
 	if err != nil {
-		l.undo(kept[:stamped], s)
+		l.undo(g.kept[:stamped], s)
 		return diskError("append to log", err)
 	}
 	l.m.records.Add(float64(c.end - index))
 	l.m.bytes.Add(float64(c.at - s.size))
 	l.publish(s, c)
+	l.submit(g, s)
+	l.writer.extend(c.at, l.o.SegmentBytes)
 	return nil
 }
 

@@ -2,11 +2,11 @@ package wal
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
+	"time"
 
 	"eventspine/internal/fault"
 )
@@ -37,28 +37,38 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// lockDir keeps other processes off the directory until the file is closed.
-func lockDir(dir string) (*os.File, error) {
+const (
+	lockText = "pid %010d opened %016d\n" // of one length, so that it is written in place
+	counted  = 1735689600                 // 2025-01-01: seconds since then, so that a lost file does no harm
+)
+
+// lockDir keeps other processes off the directory until the file is closed. opened is what
+// Log.Opened gives.
+func lockDir(dir string) (f *os.File, opened uint64, err error) {
 	path := filepath.Join(dir, lockFile)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fault.E("open log", fault.Invalid, err)
+		return nil, 0, fault.E("open log", fault.Invalid, err)
 	}
+	b := make([]byte, 64)
+	n, _ := f.ReadAt(b, 0) // what cannot be read counts as nothing
+	var pid int
+	_, _ = fmt.Sscanf(string(b[:n]), lockText, &pid, &opened)
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		defer func() { _ = f.Close() }()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fault.Errorf("open log", fault.Invalid, "%s cannot be locked: %w", path, err)
+			return nil, 0, fault.Errorf("open log", fault.Invalid, "%s cannot be locked: %w", path, err)
 		}
-		b := make([]byte, 20)
-		n, _ := f.Read(b) // for the message only
-		return nil, fault.Errorf("open log", fault.Invalid,
-			"%s is in use by another process (%s); end that one, or give each process a directory of its own", dir, strings.TrimSpace(string(b[:n])))
+		return nil, 0, fault.Errorf("open log", fault.Invalid,
+			"%s is in use by another process (pid %d); end that one, or give each process a directory of its own", dir, pid)
 	}
-	if err := f.Truncate(0); err != nil {
-		return nil, errors.Join(diskError("open log", err), f.Close())
+	opened = max(opened+1, uint64(time.Since(time.Unix(counted, 0))/time.Second))
+	_, err = f.WriteAt(fmt.Appendf(nil, lockText, os.Getpid(), opened), 0)
+	if err == nil {
+		err = f.Sync()
 	}
-	if _, err := f.WriteString("pid " + strconv.Itoa(os.Getpid()) + "\n"); err != nil && !errors.Is(err, syscall.ENOSPC) {
-		return nil, errors.Join(diskError("open log", err), f.Close())
+	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+		return nil, 0, errors.Join(diskError("open log", err), f.Close())
 	}
-	return f, nil
+	return f, opened, nil
 }

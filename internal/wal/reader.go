@@ -10,7 +10,8 @@ import (
 	"eventspine/internal/fault"
 )
 
-// Reader gives a log's committed records in order. It is for one goroutine at a time.
+// Reader gives a log's records in order, as soon as they are written: those of the last fsync under way
+// are among them. It is for one goroutine at a time.
 type Reader struct {
 	l    *Log
 	want uint64 // the least index to give
@@ -73,7 +74,7 @@ func (r *Reader) Next(ctx context.Context) (index uint64, record []byte, err err
 	}
 }
 
-// TryNext is Next that does not wait: index 0 says that no more is committed. Log.Grown tells
+// TryNext is Next that does not wait: index 0 says that no more is written. Log.Grown tells
 // when to come again.
 func (r *Reader) TryNext() (index uint64, record []byte, err error) {
 	index, record, _, err = r.next()
@@ -93,7 +94,10 @@ func (r *Reader) next() (index uint64, record []byte, wait <-chan struct{}, err 
 			if err != nil {
 				return 0, nil, nil, diskError("read log", err)
 			}
-			if s.skipped > 0 {
+			switch {
+			case s.skipped > 0 && s.body == nil && blankFrom(r.scan.f, s.from, limit):
+				r.scan.slack = 0 // a process ended before it could cut them off: what may be missing shows by the next index
+			case s.skipped > 0:
 				r.l.damaged(r.seg, s.from, s.skipped, "record")
 			}
 			if s.body != nil {

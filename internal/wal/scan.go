@@ -94,3 +94,16 @@ func (s *scanner) fill(at int64, n int) error {
 	}
 	return nil
 }
+
+// blankFrom reports whether f holds zeroes only from offset at to limit.
+func blankFrom(f *os.File, at, limit int64) bool {
+	b := make([]byte, min(window, limit-at))
+	for at < limit {
+		n, err := f.ReadAt(b[:min(int64(len(b)), limit-at)], at)
+		if !blank(b[:n]) || n == 0 && err != nil {
+			return false
+		}
+		at += int64(n)
+	}
+	return true
+}

@@ -31,7 +31,8 @@ type segment struct {
 	data    int64 // where its records begin
 	created time.Time
 	note    []byte
-	size    int64 // bytes that are committed
+	size    int64 // bytes that are written
+	failed  bool  // an fsync failed: nothing more is written here
 	last    time.Time
 	marks   []mark
 	told    map[int64]bool // offsets of damage that were reported

@@ -25,6 +25,8 @@ type Options struct {
 	Note         func() []byte         // what a new segment's header says, at most MaxNote bytes; runs between two groups, in index order; nil: nothing
 	Log          *slog.Logger          // nil: none
 	Metrics      prometheus.Registerer // nil: none
+
+	sync func(*os.File) error // in place of fdatasync, in tests
 }
 
 func (o Options) withDefaults() Options {
@@ -44,6 +46,9 @@ func (o Options) withDefaults() Options {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	o.Log = o.Log.With("wal", o.Name)
+	if o.sync == nil {
+		o.sync = syncData
+	}
 	if o.Note == nil {
 		o.Note = func() []byte { return nil }
 	}
@@ -55,10 +60,12 @@ type Log struct {
 	o          Options
 	m          *metrics
 	generation uint64
+	opened     uint64
 	lock       *os.File
 	writer     writer
 	wake       chan struct{} // a token: there is a group to write
-	done       chan struct{} // closed when the writer has ended
+	syncs      chan struct{} // a token: there is a group to sync
+	done       chan struct{} // closed when all is written and synced, and the log is closed
 
 	mu       sync.Mutex
 	segments []*segment // oldest first, one at least; the last is being written
@@ -66,6 +73,10 @@ type Log struct {
 	queue    []*group
 	closing  bool
 	roll     bool          // the last segment is to be followed by another
+	unsynced []*group      // written, and not synced
+	syncing  bool          // an fsync is under way
+	settled  *sync.Cond    // of mu: syncing became false
+	written  bool          // the writer has ended
 	grown    chan struct{} // closed when end grew or the log closes
 }
 
@@ -81,17 +92,19 @@ func Open(o Options) (*Log, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fault.E("open log", fault.Invalid, err)
 	}
-	lock, err := lockDir(o.Dir)
+	lock, opened, err := lockDir(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{o: o, lock: lock, wake: make(chan struct{}, 1), done: make(chan struct{}), grown: make(chan struct{})}
+	l := &Log{o: o, lock: lock, opened: opened, wake: make(chan struct{}, 1), syncs: make(chan struct{}, 1), done: make(chan struct{}), grown: make(chan struct{})}
+	l.settled = sync.NewCond(&l.mu)
 	l.m = newMetrics(o.Metrics, l)
 	if err := l.open(); err != nil {
 		l.m.unregister(o.Metrics)
 		return nil, errors.Join(err, lock.Close())
 	}
 	go l.write()
+	go l.sync()
 	return l, nil
 }
 
@@ -143,7 +156,7 @@ func (l *Log) recover(lost bool) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	if torn := size - end; torn > 0 {
+	if torn := size - end; torn > 0 && !blankFrom(f, end, size) {
 		l.m.cut.Add(float64(torn))
 		l.o.Log.Warn("cut the torn end of the log", "file", last.path, "offset", end, "bytes", torn)
 	}
@@ -185,6 +198,9 @@ func (l *Log) begin() error {
 	if len(note) > MaxNote {
 		return fault.Errorf("begin segment", fault.TooLarge, "the note has %d bytes; at most %d are allowed", len(note), MaxNote)
 	}
+	if err := l.seal(); err != nil {
+		return diskError("end segment", err)
+	}
 	l.mu.Lock()
 	first := l.end
 	l.mu.Unlock()
@@ -193,12 +209,28 @@ func (l *Log) begin() error {
 		return diskError("begin segment", err)
 	}
 	if l.writer.file != nil {
-		_ = l.writer.file.Close() // all of it is synced
+		_ = l.writer.file.Close() // all of it is synced, or given up
 	}
-	l.writer.file = f
 	l.mu.Lock()
+	l.writer.file, l.writer.room, l.writer.broken = f, s.size, false
 	l.segments = append(l.segments, s)
 	l.mu.Unlock()
+	return nil
+}
+
+// seal ends the segment that is written: all of it is synced, and it has no zeroes at its end.
+func (l *Log) seal() error {
+	if l.writer.file == nil {
+		return nil
+	}
+	l.settle()
+	l.mu.Lock()
+	s, file := l.segments[len(l.segments)-1], l.writer.file
+	l.mu.Unlock()
+	if err := file.Truncate(s.size); err != nil && !s.failed {
+		return err
+	}
+	l.writer.room = s.size
 	return nil
 }
 
@@ -231,6 +263,9 @@ func (l *Log) Grown(index uint64) <-chan struct{} {
 // Generation tells this log from every other: random, not 0, below 2^53, the same for as long
 // as the directory lives.
 func (l *Log) Generation() uint64 { return l.generation }
+
+// Opened is higher each time that the directory is opened, and below 2^33 for some centuries.
+func (l *Log) Opened() uint64 { return l.opened }
 
 // Size is the bytes of all segments.
 func (l *Log) Size() int64 {
@@ -324,5 +359,5 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	l.poke()
 	<-l.done
-	return errors.Join(l.writer.file.Close(), l.lock.Close())
+	return errors.Join(l.seal(), l.writer.file.Close(), l.lock.Close())
 }

@@ -123,7 +123,7 @@ func (c *committer) ahead(ctx context.Context, runs []*run) ([]journal.Entry, er
 	var out []journal.Entry
 	for _, r := range runs {
 		q := states[stream{r.Partition, r.Source}]
-		if q == nil || r.Last < r.First || r.First > q.Upto+1 && !r.Start {
+		if q == nil || r.Last < r.First || r.First-r.Skip > q.Upto+1 && !r.Start {
 			continue
 		}
 		if len(r.elsewhere) > 0 {

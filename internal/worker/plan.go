@@ -62,10 +62,10 @@ func (p *plan) begin(u *unit) {
 	question := u.last < h.First
 	switch {
 	case question && last != nil: // the answer is where the stream stands after that run
-	case !question && last != nil && last.Last >= last.First && h.First == last.Last+1 && h.Flags&ingest.Start == 0:
+	case !question && last != nil && last.Last >= last.First && h.First == last.Last+1 && h.Skip == 0 && h.Flags&ingest.Start == 0:
 		last.Last = u.last
 	default:
-		last = &run{Batch: journal.Batch{Partition: partition, Source: source, First: h.First, Last: u.last, Start: h.Flags&ingest.Start != 0}}
+		last = &run{Batch: journal.Batch{Partition: partition, Source: source, First: h.First, Last: u.last, Skip: h.Skip, Start: h.Flags&ingest.Start != 0}}
 		last.Entries = make([]journal.Entry, 0, len(u.events))
 		p.open[key] = last
 		p.runs = append(p.runs, last)

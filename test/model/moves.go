@@ -6,13 +6,7 @@ import (
 
 // callers: an event comes, or one again whose caller did not get the answer.
 func (c Config) callers(s State, do func(string, State)) {
-	if c.Mistake == SendBeforeSync && s.API.Written {
-		s.API.Written = false
-		s.API.End++
-		do("api: the record is on disk, 202", s)
-		return
-	}
-	if int(s.API.End) >= c.Records {
+	if int(s.API.End) >= c.Records || s.API.Written {
 		return
 	}
 	accept := func(name string, id uint8, s State) {
@@ -20,33 +14,32 @@ func (c Config) callers(s State, do func(string, State)) {
 		if s.API.NextID == id {
 			s.API.NextID++
 		}
-		if c.Mistake == SendBeforeSync {
-			s.API.Written = true
-		} else {
-			s.API.End++
-		}
+		s.API.Written = true
 		do(name, s)
 	}
 	if s.API.NextID < 7 {
-		accept("api: accepts an event", s.API.NextID, s)
+		accept("api: writes an event", s.API.NextID, s)
 	}
 	if s.Used.Repeat < c.Max.Repeat && s.API.NextID > 0 {
 		s.Used.Repeat++
-		accept("api: accepts an id again", s.API.NextID-1, s)
+		accept("api: writes an id again", s.API.NextID-1, s)
 	}
 }
 
 // sends: the api's cursor and its questions.
 func (c Config) sends(s State, fair, fault func(string, State)) {
-	end := s.API.End
 	if s.API.Written {
-		end++
+		synced := s
+		synced.API.Written = false
+		synced.API.End++
+		fair("api: the record is on disk, 202", synced)
 	}
+	first, left, _ := s.API.waiting()
 	room := s.Workers[0].Queue[slots-1].Kind == none
-	if s.API.Sent < end && room {
-		most := end - s.API.Sent
-		if s.API.Sent < s.API.Marked {
-			most = min(most, s.API.Marked-s.API.Sent)
+	if left > 0 && room {
+		most := left
+		if first <= s.API.Marked {
+			most = min(most, s.API.Marked+1-first)
 		}
 		c.send(s, most, fair)
 		if c.Cuts && most > 1 {
@@ -59,7 +52,7 @@ func (c Config) sends(s State, fair, fault func(string, State)) {
 	}
 	ask := s
 	ask.Workers[0].push(message{Kind: question, First: s.API.Sent + 1, Cur: true})
-	if s.API.Sent >= end && s.quiet() {
+	if left == 0 && s.quiet() {
 		fair("api: asks", ask)
 	} else if s.Used.Early < c.Max.Early && int(s.Used.sum()) < c.Total {
 		ask.Used.Early++
@@ -69,14 +62,15 @@ func (c Config) sends(s State, fair, fault func(string, State)) {
 
 func (c Config) send(s State, count uint8, fair func(string, State)) {
 	a := &s.API
-	m := message{Kind: batch, First: a.Sent + 1, Count: count, Cur: true}
-	if m.First == a.Oldest && c.Mistake != NoStart || c.Mistake == StartAlways && s.Backs > 0 {
+	first, _, skip := a.waiting()
+	m := message{Kind: batch, First: first, Skip: skip, Count: count, Cur: true}
+	if m.First-m.Skip <= a.Oldest && c.Mistake != NoStart || c.Mistake == StartAlways && s.Backs > 0 {
 		m.Flags |= flagS
 	}
 	if m.First <= a.Marked || c.Mistake == EverythingMarked && a.AckEpoch > 1 {
 		m.Flags |= flagR
 	}
-	a.Sent += count
+	a.Sent = first + count - 1
 	s.Workers[0].push(m)
 	fair("api: sends", s)
 }
@@ -122,7 +116,7 @@ func (c Config) works(s State, w int, fair, fault func(string, State)) {
 		c.says(s, w, name+"answers first", reaction{answer, s.Redis.Epoch, m.First + m.Count - 1, m.First, m.Cur}, fair, fault)
 		return
 	case c.Mistake == ProgressApart && s.Workers[w].Held == 0:
-		if s.Redis.takes(m) {
+		if c.takes(s.Redis, m) {
 			s.Redis.Last = max(s.Redis.Last, m.First+m.Count-1)
 			s.Workers[w].Held = s.Redis.Epoch
 			fair(name+"moves the progress", s)
@@ -159,8 +153,11 @@ func (c Config) derive(s *State) {
 }
 
 // takes reports whether the script applies the batch.
-func (d data) takes(m message) bool {
-	return m.First <= d.Last+1 || m.Flags&flagS != 0
+func (c Config) takes(d data, m message) bool {
+	if c.Mistake == SkipUnchecked && m.Skip > 0 {
+		return true
+	}
+	return m.First-m.Skip <= d.Last+1 || m.Flags&flagS != 0
 }
 
 func (c Config) stores(s State, w int, name string, fair, fault func(string, State)) {
@@ -173,7 +170,7 @@ func (c Config) stores(s State, w int, name string, fair, fault func(string, Sta
 		return
 	}
 	s.Workers[w].Served = true
-	if !s.Redis.takes(m) && c.Mistake != GapApplied {
+	if !c.takes(s.Redis, m) && c.Mistake != GapApplied {
 		s.Workers[w].pop()
 		if c.Mistake == NoNakNoQuestion || c.Mistake == NoNak {
 			fair(name+"drops a gap", s)
@@ -346,7 +343,7 @@ func (c Config) indexes(s State, fair, chance func(string, State)) {
 		return
 	}
 	id := s.API.ID[s.API.Oldest-1]
-	safe := has(s.Indexed, id) && (!c.Derived || id != 0 || has(s.Sprung, 0)) // KEEP is longer than the index is behind
+	safe := has(s.API.Void, s.API.Oldest) || has(s.Indexed, id) && (!c.Derived || id != 0 || has(s.Sprung, 0)) // KEEP is longer than the index is behind
 	if safe || c.Mistake == TrimByAge {
 		s.API.Oldest++
 		chance("api: trims the oldest record", s)
@@ -373,6 +370,9 @@ func (c Config) faults(s State, do func(string, State)) {
 	if used.APIDies < most.APIDies {
 		c.apiDies(s, do)
 	}
+	if used.PowerCut < most.PowerCut && s.API.Written {
+		c.powerCut(s, do)
+	}
 	if used.Wipe < most.Wipe {
 		to := s
 		to.Used.Wipe++
@@ -388,8 +388,8 @@ func (c Config) faults(s State, do func(string, State)) {
 		to.Disk = to.Redis
 		do("redis loses what was not on its disk", to)
 	}
-	if used.Idle < most.Idle && s.quiet() && s.API.Acked == s.API.End && s.API.End > 0 && c.good(s) {
-		if c.Mistake == IdleKeeps || s.API.Oldest > s.API.End {
+	if used.Idle < most.Idle && s.quiet() && s.API.Acked >= s.API.newest() && s.API.End > 0 && c.good(s) {
+		if c.Mistake == IdleKeeps || s.API.Oldest > s.API.newest() {
 			s.Used.Idle++
 			s.Redis.Last, s.Redis.IDs = 0, 0
 			s.Disk = s.Redis
@@ -404,10 +404,23 @@ func (c Config) apiDies(s State, do func(string, State)) {
 	s.Used.APIDies++
 	a := s.API
 	s.API = api{End: a.End, Oldest: a.Oldest, ID: a.ID, NextID: a.NextID, Sent: a.Oldest - 1, Acked: a.Oldest - 1}
+	s.API.Void = a.Void
 	if a.Written {
-		s.API.ID[a.End] = 0
+		s.API.End++ // it is found when the log is opened
 	}
 	do("the api is killed and started again", s)
 	s.newRound()
 	do("the api is killed and started again, rounds anew", s)
+}
+
+// powerCut: as apiDies, and the record that is not on disk is gone, wherever it was sent to.
+func (c Config) powerCut(s State, do func(string, State)) {
+	s.Used.PowerCut++
+	s.API.Written = false
+	if c.Mistake != NumbersAgain {
+		s.API.End++
+		s.API.Void |= 1 << s.API.End
+	}
+	s.Used.APIDies-- // counted here
+	c.apiDies(s, func(_ string, s State) { do("a power cut takes the end of the log", s) })
 }

@@ -41,7 +41,8 @@ const (
 
 type message struct {
 	Kind, First, Count, Flags uint8
-	Cur                       bool // of the api's present round
+	Skip                      uint8 // numbers before First that were never accepted and are not given again
+	Cur                       bool  // of the api's present round
 }
 
 type reaction struct {
@@ -65,7 +66,8 @@ type api struct {
 	End, Oldest uint8          // the log: the newest record on disk, the oldest kept
 	ID          [records]uint8 // of each record
 	NextID      uint8
-	Written     bool // a record that is not on disk yet follows End
+	Written     bool  // a record that is not on disk yet follows End: it may be sent, and its caller waits
+	Void        uint8 // the numbers of records that a power cut took: they are not given again
 
 	Sent, Acked uint8
 	AckEpoch    uint8 // in which Acked was true
@@ -103,11 +105,11 @@ var wrongs = []string{"",
 
 // Faults counts each kind: how many a search may use, and how many a state has behind it.
 type Faults struct {
-	WorkerDies, APIDies, Lost, Reroute, Early, Wipe, Rollback, Repeat, Idle uint8
+	WorkerDies, APIDies, PowerCut, Lost, Reroute, Early, Wipe, Rollback, Repeat, Idle uint8
 }
 
 func (f Faults) sum() uint8 {
-	return f.WorkerDies + f.APIDies + f.Lost + f.Reroute + f.Early + f.Wipe + f.Rollback + f.Idle
+	return f.WorkerDies + f.APIDies + f.PowerCut + f.Lost + f.Reroute + f.Early + f.Wipe + f.Rollback + f.Idle
 }
 
 // Mistake is a change that the protocol must not have. The search has to find what it does.
@@ -123,7 +125,8 @@ const (
 	NoNakNoQuestion            // a gap is dropped silently, too
 	IDsForgotten               // the script does not look at ids
 	ProgressApart              // the source's progress is moved before the events are stored
-	SendBeforeSync             // records are sent before they are on disk
+	NumbersAgain               // after a power cut the numbers of what it took are given again
+	SkipUnchecked              // a batch after numbers that are not given again is stored whatever is missing before them
 	OldEpochCounts             // answers of an epoch that is over count as acknowledgements
 	OldRoundCounts             // a nak of an older round makes the api go back
 	ReplyBeforeSends           // a reply is held against what was sent after its question, too
@@ -165,12 +168,12 @@ func (c Config) check(s State) string {
 	}
 	a := s.API
 	for n := a.Oldest; a.AckEpoch == s.Redis.Epoch && n <= a.Acked; n++ {
-		if !has(s.Redis.Stored, a.ID[n-1]) {
+		if !has(a.Void, n) && !has(s.Redis.Stored, a.ID[n-1]) {
 			return "something is acknowledged that is not stored"
 		}
 	}
 	for n := uint8(1); n < a.Oldest; n++ {
-		if !has(s.Indexed, a.ID[n-1]) {
+		if !has(a.Void, n) && !has(s.Indexed, a.ID[n-1]) {
 			return "a record is gone from the log that never came into the index"
 		}
 	}
@@ -184,6 +187,9 @@ func (c Config) check(s State) string {
 func (c Config) good(s State) bool {
 	for n := uint8(1); n <= s.API.End; n++ {
 		id := s.API.ID[n-1]
+		if has(s.API.Void, n) {
+			continue
+		}
 		if !has(s.Indexed, id) || n >= s.API.Oldest && !has(s.Redis.Stored, id) {
 			return false
 		}
@@ -191,7 +197,34 @@ func (c Config) good(s State) bool {
 			return false
 		}
 	}
-	return s.quiet() && s.API.Sent == s.API.End
+	return s.quiet() && !s.API.Written && s.API.Sent >= s.API.newest()
+}
+
+// newest is the highest number of a record in the log.
+func (a *api) newest() uint8 {
+	n := a.End
+	for has(a.Void, n) {
+		n--
+	}
+	return n
+}
+
+// waiting is what is to be sent next: so many records from first on, after numbers that are
+// skipped.
+func (a *api) waiting() (first, count, skip uint8) {
+	end := a.End
+	if a.Written {
+		end++
+	}
+	for first = a.Sent + 1; has(a.Void, first); first++ {
+	}
+	for first+count <= end && !has(a.Void, first+count) {
+		count++
+	}
+	for has(a.Void, first-1-skip) {
+		skip++
+	}
+	return first, count, skip
 }
 
 func (s State) quiet() bool {
