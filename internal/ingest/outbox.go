@@ -63,6 +63,7 @@ func (o *OutboxOptions) logger() *slog.Logger {
 
 // note is what a segment's header tells: how things stood when the segment was begun.
 type note struct {
+	Format     int      `json:"format"` // of the records
 	Partitions int      `json:"partitions"`
 	Last       []uint64 `json:"last"`  // number of the newest event before the segment, by partition
 	Acked      []uint64 `json:"acked"` // and up to which all was stored
@@ -70,8 +71,9 @@ type note struct {
 }
 
 const (
-	recordHead = 18 // bytes before an event in the log: partition, number, and the number before it
-	baseShift  = 20 // so many events a partition and second, as a power of two, have numbers of their own from start to start
+	recordFormat = 2
+	recordHead   = 18 // bytes before an event in the log: partition, number, and the number before it
+	baseShift    = 20 // so many events a partition and second, as a power of two, have numbers of their own from start to start
 )
 
 // OpenOutbox opens the log and connects to the workers in the background: none of them has to be
@@ -111,6 +113,10 @@ func (b *Outbox) restore() error {
 		n, ok := b.readNote(segments[i].Note)
 		if !ok {
 			continue
+		}
+		if n.Format != recordFormat {
+			return fault.Errorf("open outbox", fault.Invalid, "the log in %s was written by another version (format %d, this one reads %d); "+
+				"let that version send all of it, or move the directory away", b.o.Log.Dir, n.Format, recordFormat)
 		}
 		if n.Partitions != b.o.Partitions {
 			return fault.Errorf("open outbox", fault.Invalid, "the log in %s was made for %d partitions and PARTITIONS is %d; "+
@@ -157,7 +163,7 @@ func (b *Outbox) readNote(text []byte) (n note, ok bool) {
 
 // note runs between two groups: every number given is in the segments before.
 func (b *Outbox) note() []byte {
-	n := note{Partitions: b.o.Partitions, Acked: make([]uint64, b.o.Partitions), Epochs: make([]uint64, b.o.Partitions)}
+	n := note{Format: recordFormat, Partitions: b.o.Partitions, Acked: make([]uint64, b.o.Partitions), Epochs: make([]uint64, b.o.Partitions)}
 	b.counts.Lock()
 	n.Last = append(n.Last, b.counts.last...)
 	b.counts.Unlock()

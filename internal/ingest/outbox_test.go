@@ -616,6 +616,25 @@ func TestDamageInTheLogStopsNothing(t *testing.T) {
 	}
 }
 
+func TestALogOfAnotherVersion(t *testing.T) {
+	r := newRig(t, "tcp://127.0.0.1:1")
+	o := r.o.Log
+	o.Note = func() []byte { return []byte(`{"partitions":4,"last":[0,0,0,0],"acked":[0,0,0,0],"epochs":[0,0,0,0]}`) }
+	l, err := wal.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(t.Context(), [][]byte{[]byte("of before")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenOutbox(r.o); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "another version") {
+		t.Error(err)
+	}
+}
+
 func TestAnotherPartitionCount(t *testing.T) {
 	r := newRig(t, "tcp://127.0.0.1:1")
 	r.open()
