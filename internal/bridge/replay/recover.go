@@ -85,7 +85,7 @@ func (r *Replayer) recovered(user string, a *answer, whole bool) socketio.Recove
 		out.At = hub.Position{Seq: max(last.User, last.All), User: last.User, All: last.All}
 		out.Skip = r.skip(user, last)
 	}
-	out.PID, out.Info, out.Events = newPID(user, last), a.Info.encode(), r.events(user, a)
+	out.PID, out.Info, out.Events = newPID(user, last), a.encode(), r.events(user, a)
 	r.m.replayed.Add(float64(len(out.Events)))
 	return out
 }
