@@ -293,10 +293,10 @@ func (c surfers) whole(t *testing.T, p *poster, recovered int) {
 	eventually(t, 15*time.Second, func() bool { return c.all(has) }, func() string {
 		for _, b := range c {
 			b.mu.Lock()
+			defer b.mu.Unlock()
 			if !has(b) {
 				return fmt.Sprintf("%s (cursor %v, recovered %d of %d) has %d of %d and %d of %d", b.user, b.cursor, b.recovered, b.up-1, len(b.own), len(p.own[b.user]), len(b.all), len(p.all))
 			}
-			b.mu.Unlock()
 		}
 		return "late"
 	})
