@@ -46,9 +46,6 @@ func (o Options) withDefaults() Options {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	o.Log = o.Log.With("wal", o.Name)
-	if o.sync == nil {
-		o.sync = syncData
-	}
 	if o.Note == nil {
 		o.Note = func() []byte { return nil }
 	}
@@ -62,6 +59,7 @@ type Log struct {
 	generation uint64
 	opened     uint64
 	lock       *os.File
+	flusher    *flusher
 	writer     writer
 	wake       chan struct{} // a token: there is a group to write
 	syncs      chan struct{} // a token: there is a group to sync
@@ -96,12 +94,15 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{o: o, lock: lock, opened: opened, wake: make(chan struct{}, 1), syncs: make(chan struct{}, 1), done: make(chan struct{}), grown: make(chan struct{})}
+	l := &Log{o: o, lock: lock, flusher: newFlusher(), opened: opened, wake: make(chan struct{}, 1), syncs: make(chan struct{}, 1), done: make(chan struct{}), grown: make(chan struct{})}
 	l.settled = sync.NewCond(&l.mu)
 	l.m = newMetrics(o.Metrics, l)
 	if err := l.open(); err != nil {
 		l.m.unregister(o.Metrics)
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, l.flusher.close(), lock.Close())
+	}
+	if l.o.sync == nil {
+		l.o.sync = l.flusher.sync
 	}
 	go l.write()
 	go l.sync()
@@ -359,5 +360,5 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	l.poke()
 	<-l.done
-	return errors.Join(l.seal(), l.writer.file.Close(), l.lock.Close())
+	return errors.Join(l.seal(), l.writer.file.Close(), l.flusher.close(), l.lock.Close())
 }
