@@ -53,6 +53,39 @@ func TestReadersNeedNotWaitForTheDisk(t *testing.T) {
 	wantAll(t, open(t, small(o.Dir)), 1, n+1)
 }
 
+// The flusher syncs as fdatasync does, again and again, and tells of what cannot be synced.
+func TestFlusher(t *testing.T) {
+	s := newFlusher()
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		if _, err := f.WriteAt([]byte("text"), int64(i*5000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.sync(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	if err := s.sync(null); err == nil || syncData(null) == nil {
+		t.Error("what cannot be synced was")
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+	l := open(t, Options{Dir: t.TempDir(), MinFree: -1}) // with its own
+	fill(t, l, 20)
+}
+
 // After an fsync that failed nothing in that file is promised; the next records go to another
 // file, and no index is given twice.
 func TestAfterAFailedSync(t *testing.T) {

@@ -59,7 +59,7 @@ type Log struct {
 	generation uint64
 	opened     uint64
 	lock       *os.File
-	flusher    *flusher
+	flusher    *flusher // nil: Options.sync is used
 	writer     writer
 	wake       chan struct{} // a token: there is a group to write
 	syncs      chan struct{} // a token: there is a group to sync
@@ -94,14 +94,15 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{o: o, lock: lock, flusher: newFlusher(), opened: opened, wake: make(chan struct{}, 1), syncs: make(chan struct{}, 1), done: make(chan struct{}), grown: make(chan struct{})}
+	l := &Log{o: o, lock: lock, opened: opened, wake: make(chan struct{}, 1), syncs: make(chan struct{}, 1), done: make(chan struct{}), grown: make(chan struct{})}
 	l.settled = sync.NewCond(&l.mu)
 	l.m = newMetrics(o.Metrics, l)
 	if err := l.open(); err != nil {
 		l.m.unregister(o.Metrics)
-		return nil, errors.Join(err, l.flusher.close(), lock.Close())
+		return nil, errors.Join(err, lock.Close())
 	}
 	if l.o.sync == nil {
+		l.flusher = newFlusher()
 		l.o.sync = l.flusher.sync
 	}
 	go l.write()
@@ -360,5 +361,9 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	l.poke()
 	<-l.done
-	return errors.Join(l.seal(), l.writer.file.Close(), l.flusher.close(), l.lock.Close())
+	err := errors.Join(l.seal(), l.writer.file.Close(), l.lock.Close())
+	if l.flusher != nil {
+		err = errors.Join(err, l.flusher.close())
+	}
+	return err
 }
