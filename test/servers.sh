@@ -24,6 +24,11 @@ need gcc gcc libc6-dev
 need redis-server redis-server
 need node nodejs
 need npm npm
+if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then # Debian 12 has 18
+	echo "installing Node 20 from npm"
+	npm install --prefix "$root/.cache/node" --no-audit --no-fund --loglevel=error node@20
+	export PATH="$root/.cache/node/node_modules/.bin:$PATH"
+fi
 need chromium chromium
 need mvn maven
 need javac default-jdk-headless
