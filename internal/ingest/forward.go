@@ -393,7 +393,9 @@ func (f *forwarder) flush(p int, now time.Time) {
 	if !s.outstanding() {
 		s.rest(now)
 	}
-	s.sent = k.last
+	if s.sent = k.last; k.skip > 0 {
+		s.jump, s.jumpAt = k.skip, k.first
+	}
 	s.flights = append(s.flights, flight{k.first, k.last, k.index})
 	f.b.m.sent.Add(float64(n))
 	f.b.m.messages.Inc()

@@ -50,6 +50,13 @@ func (b *books) wipe() {
 	b.last, b.stored, b.seen, b.r = map[string]uint64{}, map[int][]string{}, map[string]bool{}, map[string]bool{}
 }
 
+// lose sets the share of answers that are lost.
+func (b *books) lose(share float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lostOn = share
+}
+
 // apply does what the worker's script does, and answers.
 func (b *books) apply(h Numbered, events [][]byte) (Ack, bool) {
 	b.mu.Lock()
@@ -614,6 +621,25 @@ func TestDamageInTheLogStopsNothing(t *testing.T) {
 	if books.count() != r.sum()-1 || len(books.jumps) != 1 {
 		t.Errorf("%d of %d stored, jumps %v", books.count(), r.sum(), books.jumps)
 	}
+}
+
+// While no answer comes, events go out all the same, as many as may be under way, although the first
+// number of a start lies far above the last one that is acknowledged.
+func TestNoAnswersStopNothingAtOnce(t *testing.T) {
+	books := newBooks()
+	books.lostOn = 1
+	r := newRig(t)
+	w := work(t, "tcp://127.0.0.1:0", books, r.tell)
+	r.o.Endpoints = []string{w.endpoint}
+	r.open()
+	r.post(300)
+	for deadline := time.Now().Add(10 * time.Second); books.count() < r.sum(); pause(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d stored\n%s", books.count(), r.sum(), r.state())
+		}
+	}
+	books.lose(0)
+	r.settled(books)
 }
 
 func TestALogOfAnotherVersion(t *testing.T) {

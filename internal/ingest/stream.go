@@ -26,6 +26,8 @@ type stream struct {
 	sent    uint64 // the last number sent
 	acked   uint64 // all up to it are stored, in epoch
 	ever    uint64 // the highest number acknowledged in an earlier epoch
+	jump    uint64 // as many numbers before jumpAt were never used: the last that was sent of such
+	jumpAt  uint64
 	round   uint64
 	epoch   uint64 // of acked; 0: not known
 	seen    uint64 // the newest epoch that was heard of
@@ -154,8 +156,17 @@ func (s *stream) ask(now time.Time) {
 	s.due = now.Add(jitter(s.wait))
 }
 
+// under is how many events are sent and not acknowledged.
+func (s *stream) under() uint64 {
+	n := s.sent - min(s.acked, s.sent)
+	if s.acked < s.jumpAt && s.jumpAt <= s.sent {
+		n -= min(n, s.jump)
+	}
+	return n
+}
+
 // full reports whether so many more events may not be under way.
-func (s *stream) full(more uint64) bool { return s.sent+more-min(s.acked, s.sent) >= maxFlight }
+func (s *stream) full(more uint64) bool { return s.under()+more >= maxFlight }
 
 // ready reports whether a parked stream may go on.
 func (s *stream) ready(now time.Time) bool {
@@ -163,7 +174,7 @@ func (s *stream) ready(now time.Time) bool {
 	case s.cursor != nil || !s.placed:
 		return false
 	case s.hold == holdFlight:
-		return s.sent-s.acked <= maxFlight-flightRoom
+		return s.under() <= maxFlight-flightRoom
 	case s.hold == holdGap:
 		return s.sent == s.acked
 	}
