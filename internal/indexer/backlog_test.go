@@ -1,6 +1,7 @@
 package indexer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -450,11 +451,12 @@ func damage(t *testing.T, dir string, percent int64) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.wal"))
 	must(t, err)
+	whole, err := os.ReadFile(files[0])
+	must(t, err)
+	size := int64(len(bytes.TrimRight(whole, "\x00"))) // without what it is filled with ahead
 	f, err := os.OpenFile(files[0], os.O_RDWR, 0)
 	must(t, err)
-	info, err := f.Stat()
-	must(t, err)
-	_, err = f.WriteAt([]byte("damaged"), info.Size()*percent/100)
+	_, err = f.WriteAt([]byte("damaged"), size*percent/100)
 	must(t, errors.Join(err, f.Close()))
 }
 
