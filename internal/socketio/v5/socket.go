@@ -87,8 +87,8 @@ func (s *Socket) Refuse(details []byte) {
 	s.mu.Lock()
 	s.state = ended
 	s.mu.Unlock()
+	s.conn.leave(s, "") // first: the client may try again at once
 	s.conn.session.Send(hub.Message{Text: p.Append(nil)})
-	s.conn.leave(s, "")
 }
 
 // Emit sends an event: args is a JSON array that begins with the name, in which placeholders stand
