@@ -104,12 +104,16 @@ func (b *browser) listen(ctx context.Context, c *client.Client) {
 	b.conn = c
 	b.mu.Unlock()
 	for {
-		_, raw, err := c.Recv(ctx)
+		name, raw, err := c.Recv(ctx)
 		if err != nil {
 			_ = c.Close()
 			return
 		}
-		b.take(raw, false)
+		switch name {
+		case "closing", "token_expiring", "synced": // the bridge's own, of nobody's event
+		default:
+			b.take(raw, false)
+		}
 	}
 }
 
