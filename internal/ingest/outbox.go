@@ -197,7 +197,8 @@ func (b *Outbox) split(record []byte) (e kept, ok bool) {
 }
 
 // Append keeps the events; nil means that they are on the disk and will be stored. Otherwise none
-// of them is kept: Overloaded when the log or the disk is full, Unavailable when the disk fails.
+// of them is kept: Overloaded when the log or the disk is full, Unavailable when the disk fails. Only
+// when it fails in the middle of the fsync they may be stored all the same, as they are sent beside it.
 func (b *Outbox) Append(ctx context.Context, events []event.Event) error {
 	return b.append(ctx, events, nil)
 }

@@ -88,7 +88,8 @@ func (w *writer) extend(size, limit int64) {
 //
 // Errors: Overloaded when the log is full or the disk has too little room; Unavailable when the
 // disk fails, the log is closed, or ctx ends before the records are being written; TooLarge past
-// MaxRecord. Nothing is kept then.
+// MaxRecord. Nothing is kept then, but for one case: when the disk fails in the middle of the fsync,
+// readers have seen the records, and it is not known whether they survive a restart.
 func (l *Log) Append(ctx context.Context, records [][]byte, stamp func(first uint64)) (first uint64, err error) {
 	const op = "append to log"
 	e := &entry{records: records, stamp: stamp}
