@@ -10,6 +10,7 @@ import (
 
 const (
 	turnRecords = 4096                  // read by one cursor before the other has its turn
+	turnBytes   = 4 << 20               // the same, in bytes of records
 	passRecords = 16 * turnRecords      // read for the streams that are behind before one further behind is waited for no longer
 	queueRetry  = 50 * time.Millisecond // a worker's queue was full
 	tickEvery   = 25 * time.Millisecond // for questions and retries
@@ -180,10 +181,9 @@ func (b *Outbox) turn(now time.Time) (more bool, next uint64, err error) {
 	f.rejoin(now)
 	more, err = f.catchUp(now)
 	if err == nil {
-		var read int
-		if read, err = f.read(&f.main, b.log.End(), now); read == turnRecords {
-			more = true
-		}
+		var unread bool
+		_, unread, err = f.read(&f.main, b.log.End(), now)
+		more = more || unread
 	}
 	if now.Sub(f.tidied) >= tidyEvery {
 		f.tidy(now)
@@ -257,7 +257,7 @@ func (f *forwarder) catchUp(now time.Time) (more bool, err error) {
 	if f.members == 0 {
 		return false, nil
 	}
-	n, err := f.read(&f.behind, f.main.next, now)
+	n, _, err := f.read(&f.behind, f.main.next, now)
 	f.passed += n
 	all := f.behind.next >= f.main.next
 	if !all && f.passed < passRecords {
@@ -277,20 +277,27 @@ func (f *forwarder) catchUp(now time.Time) (more bool, err error) {
 	return true, err
 }
 
-// read sends what c finds before the index limit, and returns how many records it looked at.
-func (f *forwarder) read(c *cursor, limit uint64, now time.Time) (n int, err error) {
-	for ; n < turnRecords && c.next < limit; n++ {
+// read sends what c finds before the index limit, until its turn is over or nobody is left to read for.
+// n is how many records it looked at; more says that its turn ended before the log did.
+func (f *forwarder) read(c *cursor, limit uint64, now time.Time) (n int, more bool, err error) {
+	defer f.flushAll(now)
+	for size := 0; c.next < limit; n++ {
+		if c == &f.behind && f.members == 0 {
+			return n, false, nil // all wait in their place again
+		}
+		if n == turnRecords || size >= turnBytes {
+			return n, true, nil
+		}
 		index, record, err := c.r.TryNext()
 		if err != nil || index == 0 {
-			f.flushAll(now)
-			return n, err
+			return n, false, err
 		}
 		if index >= limit { // damage reaches up to where the other cursor is
 			c.next = limit
 			c.r.Seek(limit)
 			break
 		}
-		c.next = index + 1
+		c.next, size = index+1, size+len(record)
 		e, ok := f.b.split(record)
 		if !ok {
 			f.b.out.Warn("a record of the write-ahead log is of no use", "index", index)
@@ -300,8 +307,7 @@ func (f *forwarder) read(c *cursor, limit uint64, now time.Time) (n int, err err
 			f.offer(s, &e, index, now)
 		}
 	}
-	f.flushAll(now)
-	return n, nil
+	return n, false, nil
 }
 
 // offer puts one event of a stream into its pack.

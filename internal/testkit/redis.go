@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"eventspine/internal/testkit/ports"
 )
 
 // RedisServer is a redis-server process that belongs to one test. Its methods are for the
@@ -59,12 +61,11 @@ func needRedis(t testing.TB) {
 // FreeAddr is a loopback address (host:port) that was free a moment ago.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	at, err := ports.Addr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return at
 }
 
 // URL is where the server listens, without credentials.

@@ -200,7 +200,7 @@ type port struct {
 	socket         string // as the owner's metrics name it
 }
 
-func ports(s *harness.System) []port {
+func bound(s *harness.System) []port {
 	all := []port{
 		{"events", s.WorkerEndpoints[0], zmq.Push, "worker-1", "events"},
 		{"publishers", s.XSub[0], zmq.Pub, "proxy-1", "publishers"},
@@ -226,7 +226,7 @@ func strangers(t *testing.T, s *harness.System) {
 	}
 	proxy := zmq.CurveOptions{Public: operator.Public, Secret: operator.Secret, ServerKey: readKey(t, s, "proxy-1.pub").Public}
 	spy := open(t, zmq.XPub, s.XSub[0], &proxy) // sees every subscription that the proxy takes
-	for _, p := range ports(s) {
+	for _, p := range bound(s) {
 		server := readKey(t, s, p.owner+".pub").Public
 		wrong := other
 		if p.owner == "bridge-1" {

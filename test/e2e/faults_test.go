@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"eventspine/internal/event"
+	"eventspine/internal/testkit/ports"
 	"eventspine/internal/zmq"
 	"eventspine/test/harness"
 )
@@ -193,12 +194,12 @@ func TestServersAwayAtStart(t *testing.T) {
 	if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") == "" {
 		t.Skip("needs redis-server; make test runs it")
 	}
-	ports, err := harness.FreePorts(2)
+	free, err := ports.Free(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	redisURL := fmt.Sprintf("redis://127.0.0.1:%d/0", ports[0])
-	es := fmt.Sprintf("127.0.0.1:%d", ports[1])
+	redisURL := fmt.Sprintf("redis://127.0.0.1:%d/0", free[0])
+	es := fmt.Sprintf("127.0.0.1:%d", free[1])
 	o := harness.Options{Bin: bin, Dir: t.TempDir(), Redis: redisURL, ES: "http://" + es}
 	s, err := harness.StartOnly(t.Context(), o)
 	if err != nil {
@@ -216,7 +217,7 @@ func TestServersAwayAtStart(t *testing.T) {
 		eventually(t, 10*time.Second, func() bool { return notReady(s.Ready[name], missing) },
 			func() string { return name + " does not say that " + missing + " is away" })
 	}
-	redis, _, err := harness.RedisAt(t.Context(), ports[0], t.TempDir())
+	redis, _, err := harness.RedisAt(t.Context(), free[0], t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

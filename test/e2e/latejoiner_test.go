@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"eventspine/internal/archive"
+	"eventspine/internal/testkit/ports"
 	"eventspine/test/harness"
 )
 
@@ -53,15 +54,15 @@ func shuffled(seed uint64) func(*harness.System, []*harness.Process) error {
 // sluggish puts a relay before every socket of every proxy.
 func sluggish(t *testing.T, o *harness.Options) {
 	t.Helper()
-	ports, err := harness.FreePorts(2 * o.Proxies)
+	free, err := ports.Free(2 * o.Proxies)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"ZMQ_PROXY_XSUB", "ZMQ_PROXY_XPUB"} {
 		var at []string
 		for range o.Proxies {
-			at = append(at, fmt.Sprintf("tcp://127.0.0.1:%d", ports[0]))
-			ports = ports[1:]
+			at = append(at, fmt.Sprintf("tcp://127.0.0.1:%d", free[0]))
+			free = free[1:]
 		}
 		o.Env = append(o.Env, name+"="+strings.Join(at, ","))
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"eventspine/internal/testkit/ports"
 	"eventspine/test/harness"
 )
 
@@ -24,11 +25,11 @@ func TestBehindNginx(t *testing.T) {
 	}
 	const count = 100
 	s := startWith(t, harness.Options{Redis: realRedis(t), Env: []string{"BRIDGE_DRAIN=1s", "BRIDGE_TRUSTED_PROXIES=127.0.0.1"}})
-	ports, err := harness.FreePorts(4)
+	free, err := ports.Free(4)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
+	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", free[i]) }
 	second, err := harness.Launch("bridge-2", t.TempDir(), []string{"INSTANCE_ID=bridge-2", "BRIDGE_ADDR=" + at(0), "METRICS_ADDR=" + at(1), "ZMQ_HEALTH=tcp://" + at(2),
 		"REDIS_URL=" + s.Redis, "JWT_SECRET=" + harness.Secret, "ZMQ_PROXY_XPUB=" + strings.Join(s.XPub, ","), "BRIDGE_DRAIN=1s", "BRIDGE_TRUSTED_PROXIES=127.0.0.1"}, filepath.Join(bin, "bridge"))
 	if err != nil {

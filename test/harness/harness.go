@@ -19,6 +19,7 @@ import (
 	"eventspine/internal/auth"
 	embeddedredis "eventspine/internal/embedded/redis"
 	embeddedsearch "eventspine/internal/embedded/search"
+	"eventspine/internal/testkit/ports"
 )
 
 // Secret signs the tokens of a test system.
@@ -128,7 +129,7 @@ func (s *System) start(ctx context.Context, o Options) error {
 	}
 	workers, proxies := max(o.Workers, 1), max(o.Proxies, 1)
 	var err error
-	if s.ports, err = FreePorts(3 + 2 + workers + 3*proxies + 2*(3+workers+proxies)); err != nil {
+	if s.ports, err = ports.Free(3 + 2 + workers + 3*proxies + 2*(3+workers+proxies)); err != nil {
 		return err
 	}
 	for range proxies {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -139,20 +138,6 @@ func (p *Process) ended() error {
 		return fmt.Errorf("%s: %w", p.Name, p.err)
 	}
 	return nil
-}
-
-// FreePorts finds n loopback TCP ports that nobody listens on.
-func FreePorts(n int) ([]int, error) {
-	ports := make([]int, 0, n)
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }() // held until all are chosen, so that none comes twice
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 // Until calls try every 20 ms until it returns nil or limit is over, and returns its last error.

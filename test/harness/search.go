@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"eventspine/internal/testkit/ports"
 )
 
 // Search is a genuine Elasticsearch that may be killed. Kill, Start and Close belong to one goroutine.
@@ -25,7 +27,7 @@ func StartSearch(ctx context.Context, logs string) (*Search, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := FreePorts(1)
+	free, err := ports.Free(1)
 	if err != nil {
 		return nil, err
 	}
@@ -33,8 +35,8 @@ func StartSearch(ctx context.Context, logs string) (*Search, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Search{URL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), dir: dir}
-	s.p, err = Launch("elasticsearch", logs, []string{"ES_HEAP=512m"}, "setsid", filepath.Join(root, "test", "elasticsearch", "run.sh"), fmt.Sprint(ports[0]), dir)
+	s := &Search{URL: fmt.Sprintf("http://127.0.0.1:%d", free[0]), dir: dir}
+	s.p, err = Launch("elasticsearch", logs, []string{"ES_HEAP=512m"}, "setsid", filepath.Join(root, "test", "elasticsearch", "run.sh"), fmt.Sprint(free[0]), dir)
 	if err == nil {
 		err = Until(ctx, 4*time.Minute, s.Answers)
 	}

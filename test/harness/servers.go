@@ -10,16 +10,18 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"eventspine/internal/testkit/ports"
 )
 
 // Redis starts a real redis-server on a free port that keeps its data in dir, and returns it
 // and its URL.
 func Redis(ctx context.Context, dir string, args ...string) (*Process, string, error) {
-	ports, err := FreePorts(1)
+	free, err := ports.Free(1)
 	if err != nil {
 		return nil, "", err
 	}
-	return RedisAt(ctx, ports[0], dir, args...)
+	return RedisAt(ctx, free[0], dir, args...)
 }
 
 // RedisAt is Redis on a given port.
