@@ -16,6 +16,7 @@ import (
 	"eventspine/internal/auth"
 	"eventspine/internal/event"
 	"eventspine/internal/fault"
+	"eventspine/internal/ingest"
 )
 
 // Limits of a batch.
@@ -26,8 +27,9 @@ const (
 
 // answer is what became of one item of a batch.
 type answer struct {
-	id  string
-	err error
+	id      string
+	err     error
+	receipt *ingest.Receipt // it is stored
 }
 
 // batch collects the items of one request. Nothing is kept before the whole body was read, so
@@ -45,9 +47,6 @@ type batch struct {
 // postBatch takes up to 5,000 events in and answers for each by itself.
 func (a *api) postBatch(w http.ResponseWriter, r *http.Request, who auth.Identity) error {
 	wait, err := wantsStored(r)
-	if wait {
-		err = fault.BadFields("read query", fault.Field{Name: "ack", Reason: "is for single events"})
-	}
 	var b *batch
 	if err == nil {
 		b, err = a.readBatch(w, r, who)
@@ -56,10 +55,8 @@ func (a *api) postBatch(w http.ResponseWriter, r *http.Request, who auth.Identit
 		a.metrics.refuse(err)
 		return err
 	}
-	accepted := b.send(r.Context())
-	a.metrics.accepted.Add(float64(accepted))
-	a.statsd.Received(accepted)
-	b.write(w, accepted)
+	accepted, stored := b.send(r.Context(), wait)
+	b.write(w, accepted, stored)
 	return nil
 }
 
@@ -107,7 +104,7 @@ func (b *batch) add(raw []byte, err error) error {
 	if err == nil {
 		b.events, b.at = append(b.events, e), append(b.at, len(b.answers))
 	}
-	b.answers = append(b.answers, answer{e.ID, err})
+	b.answers = append(b.answers, answer{id: e.ID, err: err})
 	return nil
 }
 
@@ -131,25 +128,32 @@ func eventOverLimit() error {
 	return fault.Errorf("read batch", fault.TooLarge, "The event has more than %d bytes.", event.MaxBytes)
 }
 
-// send keeps the good events, all or none, and returns how many were taken.
-func (b *batch) send(ctx context.Context) int {
+// send keeps the good events, all or none. It returns how many were taken, and how many of them are
+// known to be stored.
+func (b *batch) send(ctx context.Context, wait bool) (accepted, stored int) {
 	if len(b.events) == 0 {
-		return 0
+		return 0, 0
 	}
-	err := b.api.send.Append(ctx, b.events)
-	if err == nil {
-		return len(b.events)
+	receipts, err := b.api.keep(ctx, b.events, wait)
+	for n, i := range b.at {
+		if b.answers[i].err = err; err != nil {
+			continue
+		}
+		accepted++
+		if b.answers[i].receipt = receipts[n]; receipts[n] != nil {
+			stored++
+		}
 	}
-	for _, i := range b.at {
-		b.answers[i].err = err
-	}
-	return 0
+	return accepted, stored
 }
 
-func (b *batch) write(w http.ResponseWriter, accepted int) {
+func (b *batch) write(w http.ResponseWriter, accepted, stored int) {
 	status := http.StatusAccepted
-	if accepted < len(b.answers) {
+	switch {
+	case accepted < len(b.answers):
 		status = http.StatusMultiStatus
+	case stored > 0 && stored == accepted:
+		status = http.StatusCreated
 	}
 	out := append(make([]byte, 0, 64+80*len(b.answers)), `{"accepted":`...)
 	out = strconv.AppendInt(out, int64(accepted), 10)
@@ -169,7 +173,10 @@ func (b *batch) appendAnswer(out []byte, w http.ResponseWriter, i int, item answ
 	if item.id != "" {
 		out = event.AppendString(append(out, `,"id":`...), item.id)
 	}
-	if item.err == nil {
+	switch {
+	case item.receipt != nil:
+		return append(appendReceipt(append(out, `,"status":201`...), item.receipt), '}')
+	case item.err == nil:
 		return append(out, `,"status":202}`...)
 	}
 	b.api.metrics.refuse(item.err)

@@ -359,7 +359,7 @@ type nowhere struct{}
 
 func (nowhere) Append(context.Context, []event.Event) error { return nil }
 
-func (nowhere) AppendWait(context.Context, event.Event) (*ingest.Waiting, error) { return nil, nil }
+func (nowhere) AppendWait(context.Context, []event.Event) (*ingest.Waiting, error) { return nil, nil }
 
 func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
 

@@ -63,52 +63,52 @@ func wantsStored(r *http.Request) (bool, error) {
 // receipt when somebody waits and it is stored in time. extra are members of the answer, each
 // with a leading comma; err is what was wrong before.
 func (a *api) emit(w http.ResponseWriter, r *http.Request, e event.Event, wait bool, extra []byte, err error) error {
-	var waiting *ingest.Waiting
-	switch {
-	case err != nil:
-	case wait:
-		waiting, err = a.send.AppendWait(r.Context(), e)
-	default:
-		err = a.send.Append(r.Context(), []event.Event{e})
+	var receipts []*ingest.Receipt
+	if err == nil {
+		receipts, err = a.keep(r.Context(), []event.Event{e}, wait)
 	}
 	if err != nil {
 		a.metrics.refuse(err)
 		return err
 	}
-	a.metrics.accepted.Inc()
-	a.statsd.Received(1)
-	receipt, stored := ingest.Receipt{}, false
-	if wait {
-		receipt, stored = a.await(r.Context(), waiting)
-	}
 	status, word := http.StatusAccepted, `{"status":"accepted","id":`
-	if stored {
+	if receipts[0] != nil {
 		status, word = http.StatusCreated, `{"status":"stored","id":`
 	}
 	body := append(make([]byte, 0, 128+len(e.ID)), word...)
 	body = append(event.AppendString(body, e.ID), extra...)
-	if stored {
-		body = appendReceipt(body, receipt)
-	}
-	writeJSON(w, status, append(body, '}'))
+	writeJSON(w, status, append(appendReceipt(body, receipts[0]), '}'))
 	return nil
 }
 
-// await waits until the event is stored, for as long as callers may wait.
-func (a *api) await(ctx context.Context, waiting *ingest.Waiting) (ingest.Receipt, bool) {
-	defer waiting.End()
-	late := time.NewTimer(a.patience)
-	defer late.Stop()
-	select {
-	case r := <-waiting.Stored:
-		return r, true
-	case <-late.C:
-	case <-ctx.Done():
+// keep writes events to the log, all or none. Where wait says so, it gives them time to be stored:
+// those that are have a receipt.
+func (a *api) keep(ctx context.Context, events []event.Event, wait bool) (receipts []*ingest.Receipt, err error) {
+	var waiting *ingest.Waiting
+	if wait {
+		waiting, err = a.send.AppendWait(ctx, events)
+	} else {
+		err = a.send.Append(ctx, events)
 	}
-	return ingest.Receipt{}, false
+	if err != nil {
+		return nil, err
+	}
+	a.metrics.accepted.Add(float64(len(events)))
+	a.statsd.Received(len(events))
+	if !wait {
+		return make([]*ingest.Receipt, len(events)), nil
+	}
+	defer waiting.End()
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
+	defer cancel()
+	return waiting.Receipts(ctx), nil
 }
 
-func appendReceipt(dst []byte, r ingest.Receipt) []byte {
+// appendReceipt appends members with a leading comma; r may be nil.
+func appendReceipt(dst []byte, r *ingest.Receipt) []byte {
+	if r == nil {
+		return dst
+	}
 	dst = strconv.AppendInt(append(dst, `,"partition":`...), int64(r.Partition), 10)
 	if r.Seq > 0 {
 		dst = strconv.AppendUint(append(dst, `,"seq":`...), r.Seq, 10)

@@ -185,7 +185,9 @@ func TestAReceiptOnceItIsStored(t *testing.T) {
 		"not asked for": {"/api/events?other=1", `{"id":"a","type":"a"}`, nil, 202, `{"status":"accepted","id":"a"}`},
 		"another word":  {"/api/events?ack=always", `{"id":"a","type":"a"}`, nil, 400, ""},
 		"twice":         {"/api/events?ack=stored&ack=stored", `{"id":"a","type":"a"}`, nil, 400, ""},
-		"of a batch":    {"/api/events/batch?ack=stored", `[{"id":"a","type":"a"}]`, nil, 400, ""},
+		"a batch":       {"/api/events/batch?ack=stored", `[{"id":"a","type":"a"}]`, &ingest.Receipt{Partition: 3, Seq: 900, Epoch: 800}, 201, `{"accepted":1,"refused":0,"results":[{"index":0,"id":"a","status":201,"partition":3,"seq":900,"epoch":800}]}`},
+		"late batch":    {"/api/events/batch?ack=stored", `[{"id":"a","type":"a"}]`, nil, 202, `{"accepted":1,"refused":0,"results":[{"index":0,"id":"a","status":202}]}`},
+		"half a batch":  {"/api/events/batch?ack=stored", `[{"id":"a"},{"id":"b","type":"b"}]`, &ingest.Receipt{Partition: 3, Seq: 900, Epoch: 800}, 207, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, func(c *Config) { c.AckTimeout = 20 * time.Millisecond })

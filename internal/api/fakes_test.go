@@ -55,8 +55,12 @@ func (o *outbox) Append(_ context.Context, events []event.Event) error {
 	return o.refuse
 }
 
-func (o *outbox) AppendWait(ctx context.Context, e event.Event) (*ingest.Waiting, error) {
-	return &ingest.Waiting{Stored: o.stored}, o.Append(ctx, []event.Event{e})
+func (o *outbox) AppendWait(ctx context.Context, events []event.Event) (*ingest.Waiting, error) {
+	w := &ingest.Waiting{}
+	for range events {
+		w.Stored = append(w.Stored, o.stored)
+	}
+	return w, o.Append(ctx, events)
 }
 
 // String shows the events as they were sent.

@@ -93,7 +93,9 @@ type exploding struct{ value any }
 
 func (e exploding) Append(context.Context, []event.Event) error { panic(e.value) }
 
-func (e exploding) AppendWait(context.Context, event.Event) (*ingest.Waiting, error) { panic(e.value) }
+func (e exploding) AppendWait(context.Context, []event.Event) (*ingest.Waiting, error) {
+	panic(e.value)
+}
 
 func TestAPanicIsAnsweredAndCounted(t *testing.T) {
 	f := newFixture(t)

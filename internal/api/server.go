@@ -30,8 +30,8 @@ type (
 	sender interface {
 		// Append keeps all of the events on disk or none.
 		Append(ctx context.Context, events []event.Event) error
-		// AppendWait keeps one and tells when it is stored.
-		AppendWait(ctx context.Context, e event.Event) (*ingest.Waiting, error)
+		// AppendWait does the same and tells when each is stored.
+		AppendWait(ctx context.Context, events []event.Event) (*ingest.Waiting, error)
 	}
 	userReader interface {
 		Lookup(ctx context.Context, userID string) (json.RawMessage, error)

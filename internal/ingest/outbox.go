@@ -203,10 +203,10 @@ func (b *Outbox) Append(ctx context.Context, events []event.Event) error {
 	return b.append(ctx, events, nil)
 }
 
-// AppendWait keeps one event as Append does, and gives what tells of its being stored.
-func (b *Outbox) AppendWait(ctx context.Context, e event.Event) (*Waiting, error) {
+// AppendWait keeps events as Append does, and gives what tells of their being stored.
+func (b *Outbox) AppendWait(ctx context.Context, events []event.Event) (*Waiting, error) {
 	w := &Waiting{own: &b.waiters}
-	err := b.append(ctx, []event.Event{e}, func(k place) { w.key, w.Stored = k, b.waiters.add(k) })
+	err := b.append(ctx, events, func(k place) { w.keys, w.Stored = append(w.keys, k), append(w.Stored, b.waiters.add(k)) })
 	if err != nil {
 		return nil, err
 	}

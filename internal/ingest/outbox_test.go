@@ -345,8 +345,11 @@ func TestAWorkerThatIsKilled(t *testing.T) {
 func TestOneStalledWorkerHoldsUpItsPartitionsOnly(t *testing.T) {
 	books := newBooks()
 	r := newRig(t)
-	r.o.ZMQ.SndHWM = 10
+	const parts = 32 // so that each worker has some, whatever their ports
+	r.o.Partitions, r.o.ZMQ.SndHWM = parts, 10
 	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	defer open() // or the stalled worker could not be ended
 	stalled := work(t, "tcp://127.0.0.1:0", books, func(a Ack) { <-gate; r.tell(a) })
 	w := work(t, "tcp://127.0.0.1:0", books, r.tell)
 	r.o.Endpoints = []string{stalled.endpoint, w.endpoint}
@@ -379,7 +382,7 @@ func TestOneStalledWorkerHoldsUpItsPartitionsOnly(t *testing.T) {
 	if free() == parts {
 		t.Fatal("nothing was held up; the test shows nothing")
 	}
-	close(gate)
+	open()
 	r.settled(books)
 }
 
@@ -489,20 +492,23 @@ func TestReceipts(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
-			id := fmt.Sprint("w", i, "-1")
-			wait, err := b.AppendWait(t.Context(), event.Event{ID: id, UserID: id, Raw: fmt.Appendf(nil, `{"id":"%s"}`, id)})
+			var events []event.Event
+			for k := range 1 + i%4 {
+				id := fmt.Sprint("w", i, "x", k, "-1")
+				events = append(events, event.Event{ID: id, UserID: id, Raw: fmt.Appendf(nil, `{"id":"%s"}`, id)})
+			}
+			wait, err := b.AppendWait(t.Context(), events)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			defer wait.End()
-			select {
-			case got := <-wait.Stored:
-				if got.Partition != event.Partition(id, id, parts) || got.Seq <= books.epoch || got.Epoch != books.epoch {
-					t.Errorf("%+v", got)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			for k, got := range wait.Receipts(ctx) {
+				if id := events[k].ID; got == nil || got.Partition != event.Partition(id, id, parts) || got.Seq <= books.epoch || got.Epoch != books.epoch {
+					t.Errorf("%s: %+v", id, got)
 				}
-			case <-time.After(20 * time.Second):
-				t.Error("no receipt")
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 )
@@ -12,17 +13,37 @@ type Receipt struct {
 	Epoch     uint64 // 0: the event had been stored in an epoch before this one
 }
 
-// Waiting is for one event to be stored. End it when nobody reads it any more.
+// Waiting is for events to be stored. End it when nobody reads it any more. For one goroutine.
 type Waiting struct {
-	Stored <-chan Receipt // gets one receipt, once
+	Stored []<-chan Receipt // by event; each gets one receipt, once
 	own    *waiters
-	key    place
+	keys   []place
+}
+
+// Receipts waits until all events are stored or ctx ends, and gives the receipt of each, in order:
+// nil for one of which it is not known yet.
+func (w *Waiting) Receipts(ctx context.Context) []*Receipt {
+	all := make([]*Receipt, len(w.Stored))
+	for i, c := range w.Stored {
+		select {
+		case r := <-c:
+			all[i] = &r
+			continue
+		default:
+		}
+		select {
+		case r := <-c:
+			all[i] = &r
+		case <-ctx.Done(): // the next ones may be there
+		}
+	}
+	return all
 }
 
 // End forgets the wait.
 func (w *Waiting) End() {
 	if w.own != nil {
-		w.own.remove(w.key)
+		w.own.remove(w.keys...)
 	}
 }
 
@@ -50,10 +71,15 @@ func (w *waiters) add(k place) chan Receipt {
 	return c
 }
 
-func (w *waiters) remove(k place) {
+func (w *waiters) remove(keys ...place) {
+	if w.count.Load() == 0 {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.at, k)
+	for _, k := range keys {
+		delete(w.at, k)
+	}
 	w.count.Store(int64(len(w.at)))
 }
 
