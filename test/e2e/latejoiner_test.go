@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,9 +25,14 @@ import (
 // every other round a connection to a proxy is quick to shake hands and slow with what follows,
 // so that connected is not yet subscribed.
 func TestLateJoiners(t *testing.T) {
-	const rounds, events = 20, 25
+	const events = 25
+	rounds := 12
+	if n, err := strconv.Atoi(os.Getenv("EVENTSPINE_ROUNDS")); err == nil {
+		rounds = n
+	}
 	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			seed := rand.Uint64()
 			t.Logf("the order is that of seed %d", seed)
 			o := harness.Options{Workers: 1 + round/4%2, Proxies: 1 + round/2%2, Launch: shuffled(seed)}
