@@ -4,7 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build client test deploy-check rehearsal compose-test nginx-test dist test-short lint bench soak bench-zmq bench-socketio suites chaos fuzz generate clean
+.PHONY: help build client test deploy-check rehearsal compose-test nginx-test outage-test dist test-short lint bench soak bench-zmq bench-socketio suites chaos fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ compose-test: ## docker-compose.yml for real: built, used, each process killed, 
 nginx-test: ## two bridges behind nginx, as deploy/nginx has it, restarted one after the other
 	command -v nginx >/dev/null || apt-get install -y nginx-light
 	EVENTSPINE_NGINX=1 go test ./test/e2e -run TestBehindNginx -count=1 -v
+
+outage-test: ## Elasticsearch killed, and with a disk past its flood stage (two minutes)
+	EVENTSPINE_OUTAGE=1 test/servers.sh go test -race -count=1 -v -run '^TestElasticsearchOutage$$' ./test/e2e
 
 dist: ## tarballs and .deb packages in dist/, for ARCH (default amd64 and arm64) and VERSION
 	VERSION=$(VERSION) deploy/package/dist.sh $(ARCH)

@@ -91,23 +91,39 @@ func (a *Archive) blocked(ctx context.Context, op string) ([]string, error) {
 	return out, err
 }
 
-// watermarks are the settings of Elasticsearch below cluster.routing.allocation.disk.watermark.
+// watermarks are the settings of Elasticsearch below cluster.routing.allocation.disk.watermark; none
+// where it does not heed them.
 type watermarks map[string]string
 
 func (a *Archive) watermarks(ctx context.Context, op string) (watermarks, error) {
-	const prefix = "cluster.routing.allocation.disk.watermark."
-	var found struct{ Defaults, Persistent, Transient map[string]any }
-	yes := true
-	err := a.read(ctx, op, esapi.ClusterGetSettingsRequest{FlatSettings: &yes, IncludeDefaults: &yes, FilterPath: []string{"*." + prefix + "*"}}, &found)
+	all, err := a.diskSettings(ctx, op)
 	w := watermarks{}
-	for _, settings := range []map[string]any{found.Defaults, found.Persistent, found.Transient} {
-		for name, value := range settings {
-			if text, ok := value.(string); ok {
-				w[strings.TrimPrefix(name, prefix)] = text
-			}
+	if all["threshold_enabled"] == "false" {
+		return w, err
+	}
+	for name, value := range all {
+		if rest, ok := strings.CutPrefix(name, "watermark."); ok {
+			w[rest] = value
 		}
 	}
 	return w, err
+}
+
+// diskSettings are what is in force below cluster.routing.allocation.disk.
+func (a *Archive) diskSettings(ctx context.Context, op string) (map[string]string, error) {
+	var found struct{ Defaults, Persistent, Transient map[string]any }
+	yes := true
+	// A dot in a filter is a step down, and the name of a flat setting is one step: no dot may be in its pattern.
+	err := a.read(ctx, op, esapi.ClusterGetSettingsRequest{FlatSettings: &yes, IncludeDefaults: &yes, FilterPath: []string{"*.cluster*disk*"}}, &found)
+	all := map[string]string{}
+	for _, settings := range []map[string]any{found.Defaults, found.Persistent, found.Transient} {
+		for name, value := range settings {
+			if text, ok := value.(string); ok {
+				all[strings.TrimPrefix(name, "cluster.routing.allocation.disk.")] = text
+			}
+		}
+	}
+	return all, err
 }
 
 // need is how many bytes have to be free on a disk of total bytes for it not to be past a mark:

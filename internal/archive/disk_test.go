@@ -1,6 +1,29 @@
 package archive
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
+
+// What a server is asked must be answered with more than nothing.
+func TestDiskSettingsOfAServer(t *testing.T) {
+	url := os.Getenv("EVENTSPINE_TEST_ES")
+	if url == "" {
+		t.Skip("no Elasticsearch: EVENTSPINE_TEST_ES is not set") // TestElasticsearch fails where one is required
+	}
+	a, err := New(Options{URLs: []string{url}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	all, err := a.diskSettings(t.Context(), "test")
+	if err != nil || all["watermark.high"] == "" || all["watermark.flood_stage.max_headroom"] == "" || all["threshold_enabled"] == "" {
+		t.Errorf("%v, %v", all, err)
+	}
+	if w, err := a.watermarks(t.Context(), "test"); err != nil || (len(w) == 0) != (all["threshold_enabled"] == "false") {
+		t.Errorf("%v, %v", w, err)
+	}
+}
 
 func TestWatermarksAsElasticsearchWritesThem(t *testing.T) {
 	const gb = 1 << 30
