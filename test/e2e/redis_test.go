@@ -36,7 +36,7 @@ func wholeWay(t *testing.T, url string, harm func()) {
 	stop, accepted := make(chan struct{}), make(chan []string, 1)
 	var wg sync.WaitGroup
 	wg.Go(func() { accepted <- postUntil(t, s, stop) })
-	pauseFor(1500 * time.Millisecond)
+	eventually(t, 60*time.Second, func() bool { return len(browsers[0].events()) >= 8 }, func() string { return "browser 0 got less than one event in fifty of 400" })
 	if harm != nil {
 		harm()
 		pauseFor(4 * time.Second)
