@@ -140,7 +140,8 @@ func (b *batch) send(ctx context.Context, wait bool) (accepted, stored int) {
 			continue
 		}
 		accepted++
-		if b.answers[i].receipt = receipts[n]; receipts[n] != nil {
+		if wait && receipts[n] != nil {
+			b.answers[i].receipt = receipts[n]
 			stored++
 		}
 	}

@@ -71,18 +71,22 @@ func (a *api) emit(w http.ResponseWriter, r *http.Request, e event.Event, wait b
 		a.metrics.refuse(err)
 		return err
 	}
+	var receipt *ingest.Receipt
+	if wait {
+		receipt = receipts[0]
+	}
 	status, word := http.StatusAccepted, `{"status":"accepted","id":`
-	if receipts[0] != nil {
+	if receipt != nil {
 		status, word = http.StatusCreated, `{"status":"stored","id":`
 	}
 	body := append(make([]byte, 0, 128+len(e.ID)), word...)
 	body = append(event.AppendString(body, e.ID), extra...)
-	writeJSON(w, status, append(appendReceipt(body, receipts[0]), '}'))
+	writeJSON(w, status, append(appendReceipt(body, receipt), '}'))
 	return nil
 }
 
 // keep writes events to the log, all or none. Where wait says so, it gives them time to be stored:
-// those that are have a receipt.
+// those that are have a receipt, the others nil. Otherwise there are no receipts.
 func (a *api) keep(ctx context.Context, events []event.Event, wait bool) (receipts []*ingest.Receipt, err error) {
 	var waiting *ingest.Waiting
 	if wait {
@@ -96,7 +100,7 @@ func (a *api) keep(ctx context.Context, events []event.Event, wait bool) (receip
 	a.metrics.accepted.Add(float64(len(events)))
 	a.statsd.Received(len(events))
 	if !wait {
-		return make([]*ingest.Receipt, len(events)), nil
+		return nil, nil
 	}
 	defer waiting.End()
 	ctx, cancel := context.WithTimeout(ctx, a.patience)

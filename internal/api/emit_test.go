@@ -204,7 +204,18 @@ func TestAReceiptOnceItIsStored(t *testing.T) {
 			}
 		})
 	}
-	f := newFixture(t)
+	f := newFixture(t, func(c *Config) { c.AckTimeout = 20 * time.Millisecond })
+	f.out.stored = stored
+	for body, want := range map[string]string{
+		`[{"id":"a"},{"id":"b","type":"b"}]`:            `},{"index":1,"id":"b","status":201,"partition":3,"seq":900,"epoch":800}]}`,
+		`[{"id":"a","type":"a"},{"id":"b","type":"b"}]`: `{"accepted":2,"refused":0,"results":[{"index":0,"id":"a","status":201,"partition":3,"seq":900,"epoch":800},{"index":1,"id":"b","status":202}]}`,
+	} {
+		stored <- ingest.Receipt{Partition: 3, Seq: 900, Epoch: 800}
+		if got := read(t, f.do(request{path: "/api/events/batch?ack=stored", body: body})); !strings.HasSuffix(got, want) {
+			t.Errorf("%s: answered %s", body, got)
+		}
+	}
+	f = newFixture(t)
 	f.out.stored = stored
 	stored <- ingest.Receipt{Partition: 1, Seq: 5, Epoch: 2}
 	res := f.do(request{path: "/api/orders?ack=stored", body: `{"amount":1}`, header: map[string]string{"Idempotency-Key": "k"}})

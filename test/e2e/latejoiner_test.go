@@ -7,9 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,11 +23,7 @@ import (
 // every other round a connection to a proxy is quick to shake hands and slow with what follows,
 // so that connected is not yet subscribed.
 func TestLateJoiners(t *testing.T) {
-	const events = 25
-	rounds := 12
-	if n, err := strconv.Atoi(os.Getenv("EVENTSPINE_ROUNDS")); err == nil {
-		rounds = n
-	}
+	const rounds, events = 20, 25
 	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			t.Parallel() // they mostly wait
