@@ -275,6 +275,29 @@ func TestWhatAProxyLosesIsReadFromTheJournal(t *testing.T) {
 	}
 }
 
+// gone waits until all that was published until now has gone through the proxy: who subscribes
+// from here on gets none of it from the wire.
+func (s *stage) gone(p *fakeProxy) {
+	s.t.Helper()
+	const last = "_last "
+	passed := make(chan struct{})
+	drop := func(m zmq.Msg) bool {
+		if !strings.HasPrefix(string(m[0]), last) {
+			return false
+		}
+		close(passed)
+		return true
+	}
+	p.drop.Store(&drop)
+	s.pub.Publish(strings.TrimSpace(last), []byte("{}"))
+	select {
+	case <-passed:
+	case <-within(s.t).Done():
+		s.t.Fatal("what was published did not come to the proxy")
+	}
+	p.drop.Store(nil)
+}
+
 // work stores batches of 20 events until they are done.
 func (s *stage) work(batches int) *sync.WaitGroup {
 	var worker sync.WaitGroup
@@ -624,11 +647,15 @@ func TestWhereToBegin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := startProxy(t, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
 			s := newStage(t, false, p)
+			if err := s.pub.Wait(within(t)); err != nil {
+				t.Fatal(err)
+			}
 			for range 4 { // more than a page for each partition
 				if err := s.store(within(t), 1000); err != nil {
 					t.Fatal(err)
 				}
 			}
+			s.gone(p)
 			s.follow(tt.start(s))
 			if s.f.Ready() == nil {
 				t.Error("ready before anything is known")
