@@ -24,7 +24,7 @@ func TestSmallRun(t *testing.T) {
 	if err := json.Unmarshal([]byte("{"+figures), &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Steady.Received != 100 || r.Burst.Received != 300 || r.Steady.P99 <= 0 {
+	if r.Steady.Received != 100 || r.Burst.Received != 300 || r.Steady.P99 <= 0 || r.Steady.Machine.LateP99 <= 0 {
 		t.Errorf("figures: %+v %+v", r.Steady, r.Burst)
 	}
 }

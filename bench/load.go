@@ -51,6 +51,7 @@ type part struct {
 	began     time.Time
 	lastGot   atomic.Int64 // nanoseconds after began
 	full      chan struct{}
+	machine   func() machine // ends the watch of it
 }
 
 func newPart(name, mark string, n int) *part {
@@ -192,6 +193,7 @@ func (l *load) begin(ctx context.Context, p *part) error {
 		}
 		l.posters <- c
 	}
+	p.machine = watchMachine(ctx)
 	p.began = time.Now()
 	l.current.Store(p)
 	return nil
@@ -331,6 +333,7 @@ func (l *load) finish(ctx context.Context, p *part, sending time.Duration, befor
 		return nil, ctx.Err()
 	}
 	f := p.figures(sending)
+	f.Machine = p.machine()
 	f.Processes = l.since(before)
 	err := harness.Until(ctx, settle, func() error {
 		if err := l.archive.Refresh(ctx); err != nil {

@@ -35,6 +35,7 @@ type figures struct {
 	P999              float64   `json:"p999"`
 	Max               float64   `json:"max"`
 	Processes         []process `json:"processes"`
+	Machine           machine   `json:"machine"`
 }
 
 // process is what one process used during a part.
@@ -101,6 +102,7 @@ func (r *result) table(out io.Writer) error {
 	for _, p := range r.Steady.Processes {
 		_, _ = fmt.Fprintf(t, "%s\t%.0f %%\t%.0f\t\n", p.Name, 100*p.CPU, p.RSSMB)
 	}
+	_, _ = fmt.Fprintf(t, "\nsteady: %s\n", r.Steady.Machine)
 	return t.Flush()
 }
 

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"text/tabwriter"
+	"time"
 
 	"eventspine/internal/run"
 )
@@ -24,6 +25,8 @@ type options struct {
 	only    string
 	eio     int
 	steps   string
+	churn   time.Duration
+	rate    int
 }
 
 func main() {
@@ -59,12 +62,17 @@ func compare(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&o.only, "only", "", "node or ours; empty: both, and ratios")
 	flags.IntVar(&o.eio, "eio", 4, "what the clients speak: Engine.IO 4, or with -only ours also 3")
 	flags.StringVar(&o.steps, "steps", "broadcast,targeted,stalled,churn", "what to measure")
+	flags.DurationVar(&o.churn, "churn", 0, "instead: let visitors come and go for so long, and print what our server keeps")
+	flags.IntVar(&o.rate, "rate", 200, "visitors a second, with -churn")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
+	}
+	if o.churn > 0 && o.rate > 0 {
+		return churn(ctx, o, out, self)
 	}
 	var node, ours figures
 	if o.only != "ours" {
