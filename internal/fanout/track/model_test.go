@@ -316,3 +316,16 @@ func tryModel(t *rapid.T) {
 	w.check()
 	w.live()
 }
+
+// TestMissingIsCountedOnce: a mark and the first event of a new epoch name the same event, which
+// the journal does not hold any more.
+func TestMissingIsCountedOnce(t *testing.T) {
+	p := New(true, Limits{Events: 1, Bytes: 5})
+	p.Place(1004, 1000)
+	p.Mark(1006, 1000, 1006, true)
+	p.Wire(Item{Position: event.Position{Seq: 1005, Epoch: 1000}})
+	first := Entry{Skip: true, Item: Item{Position: event.Position{Seq: 2008, Epoch: 2006, Prev: event.Prev{Feed: 1006}}}}
+	if f := p.Page(Page{Entries: []Entry{first}, Upto: 2008, Epoch: 2006}); f.Lost != 0 || f.Unfinished != 1 {
+		t.Errorf("%+v, want 1006 to be counted once", f)
+	}
+}

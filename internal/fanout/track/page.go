@@ -92,11 +92,13 @@ func (f *filler) missing(it *Item, kept bool) {
 	case it.Epoch == f.epoch:
 		f.give(it.Seq-f.last-1, kept)
 	default:
-		f.newEpoch(it.Epoch)
-		if !f.feed {
+		counted := f.newEpoch(it.Epoch)
+		ofThis := it.Prev.Feed > it.Epoch
+		switch {
+		case !f.feed:
 			f.give(it.Seq-it.Epoch-1, kept)
-		} else if it.Prev.Feed > f.last {
-			f.give(1, kept && it.Prev.Feed > it.Epoch)
+		case it.Prev.Feed > f.last && (ofThis || !counted): // one of the old epoch may be the one that was counted
+			f.give(1, kept && ofThis)
 		}
 	}
 	if it.Epoch != f.epoch {
@@ -104,16 +106,19 @@ func (f *filler) missing(it *Item, kept bool) {
 	}
 }
 
-// newEpoch ends the old one.
-func (f *filler) newEpoch(epoch uint64) {
-	if f.heard <= f.last {
-		return
-	}
-	if n := f.heard - f.last; !f.feed {
-		f.give(n, false)
-	} else if f.known > f.last && f.known < epoch {
+// newEpoch ends the old one, and reports whether it counted something that was missing in it.
+func (f *filler) newEpoch(epoch uint64) bool {
+	switch {
+	case f.heard <= f.last:
+		return false
+	case !f.feed:
+		f.give(f.heard-f.last, false)
+	case f.known > f.last && f.known < epoch:
 		f.give(1, false)
+	default:
+		return false
 	}
+	return true
 }
 
 func (f *filler) give(n uint64, kept bool) {
