@@ -5,7 +5,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,18 +107,35 @@ func alone(b *testing.B) (addr, bearer string) {
 
 const posters = 64
 
+// bare is what an api could do at most: net/http, which reads the body and answers, and no more.
+func bare(b *testing.B) (addr, bearer string) {
+	b.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", typeJSON)
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = io.WriteString(w, `{"status":"accepted","id":"0190f0f0-0000-7000-8000-000000000000"}`)
+	}))
+	b.Cleanup(s.Close)
+	return s.Listener.Addr().String(), "Bearer " + token(b, "42", "emit")
+}
+
+// BenchmarkDurablePosts posts over 64 connections to an api whose workers are away, and, to have
+// something to compare with, to a handler that does nothing.
 func BenchmarkDurablePosts(b *testing.B) {
 	single := []byte(`{"type":"notification.order","userId":"42","data":{"amount":12.5,"text":"` + strings.Repeat("x", 150) + `"}}`)
 	for name, c := range map[string]struct {
 		path   string
 		body   []byte
 		events int
+		server func(*testing.B) (addr, bearer string)
 	}{
-		"single": {"/api/events", single, 1},
-		"100":    {"/api/events/batch", append(append([]byte("["), bytes.Repeat(append(single, ','), 99)...), append(single, ']')...), 100},
+		"bare":   {"/api/events", single, 1, bare},
+		"single": {"/api/events", single, 1, alone},
+		"100":    {"/api/events/batch", append(append([]byte("["), bytes.Repeat(append(single, ','), 99)...), append(single, ']')...), 100, alone},
 	} {
 		b.Run("events="+name, func(b *testing.B) {
-			addr, bearer := alone(b)
+			addr, bearer := c.server(b)
 			var left atomic.Int64
 			left.Store(int64(b.N))
 			var wg sync.WaitGroup
