@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
@@ -29,10 +30,29 @@ type call struct {
 	events    []int // indexes into the batch, in its order
 	out       []Stored
 	numbered  *Batch // nil: of no source
-	node      redis.Cmdable
-	answer    *redis.Cmd
+	script    *script
+	answer    any // what the script says of it
 	err       error
 }
+
+// script is one call of commit.lua for one batch or several, on one server.
+type script struct {
+	calls  []*call
+	events int
+	cmd    *redis.Cmd
+}
+
+// sharedEvents is how many events the batches of a script that they share may have in all. With more,
+// what a script costs whatever it does hardly counts, and the server does nothing else meanwhile.
+const sharedEvents = 64
+
+// refusal is what a script says of a batch that it did not store: a Redis error.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// RedisError makes it a redis.Error.
+func (refusal) RedisError() {}
 
 // Append stores the batch, each event once, and numbers it in the order of the batch. Result
 // i belongs to batch[i]. An event whose id was seen within the dedupe window, or earlier in
@@ -165,7 +185,7 @@ func (j *Journal) settle(ctx context.Context, calls, again []*call) {
 		if c.err == nil {
 			continue
 		}
-		outOfMemory = outOfMemory || redis.IsOOMError(c.err)
+		outOfMemory = outOfMemory || redis.HasErrorPrefix(c.err, "OOM")
 		if wantsBoot(c.err) { // the partition is on its way to another server
 			c.err = fault.E("append", fault.Unavailable, c.err)
 		}
@@ -191,15 +211,12 @@ func (j *Journal) redirected(err error) bool {
 // send makes the calls and waits for their answers.
 func (j *Journal) send(ctx context.Context, calls []*call) {
 	pipes := map[redis.Cmdable]redis.Pipeliner{}
-	for _, c := range calls {
-		if c.node, c.err = j.node(ctx, c.partition); c.err != nil {
-			continue
+	for node, scripts := range j.scripts(ctx, calls) {
+		pipes[node] = node.Pipeline()
+		for _, s := range scripts {
+			keys, args := j.arguments(s.calls)
+			s.cmd = pipes[node].EvalSha(ctx, j.commit.Hash(), keys, args...)
 		}
-		if pipes[c.node] == nil {
-			pipes[c.node] = c.node.Pipeline()
-		}
-		keys, args := j.arguments(c)
-		c.answer = pipes[c.node].EvalSha(ctx, j.commit.Hash(), keys, args...)
 	}
 	var all sync.WaitGroup
 	for _, pipe := range pipes {
@@ -208,18 +225,72 @@ func (j *Journal) send(ctx context.Context, calls []*call) {
 	all.Wait()
 	for _, c := range calls {
 		if c.err == nil {
-			c.err = c.answer.Err()
+			c.hear()
 		}
 	}
 }
 
-// arguments writes a call's KEYS and ARGV, as commit.lua describes them.
-func (j *Journal) arguments(c *call) (keys []string, args []any) {
+// scripts shares the calls out: on a server by itself small ones go into a script together; in a
+// cluster the partitions are of different slots, and each has its own.
+func (j *Journal) scripts(ctx context.Context, calls []*call) map[redis.Cmdable][]*script {
+	_, cluster := j.client.(*redis.ClusterClient)
+	out := map[redis.Cmdable][]*script{}
+	for _, c := range calls {
+		var node redis.Cmdable
+		if node, c.err = j.node(ctx, c.partition); c.err != nil {
+			continue
+		}
+		n := len(out[node])
+		if cluster || n == 0 || out[node][n-1].events+len(c.events) > sharedEvents {
+			out[node] = append(out[node], &script{})
+			n++
+		}
+		c.script = out[node][n-1]
+		c.script.calls, c.script.events = append(c.script.calls, c), c.script.events+len(c.events)
+	}
+	return out
+}
+
+// hear takes the call's own out of its script's answer.
+func (c *call) hear() {
+	all, err := c.script.cmd.Slice()
+	if err != nil {
+		c.err = err
+		return
+	}
+	at := slices.Index(c.script.calls, c)
+	if at >= len(all) {
+		c.err = fault.Errorf("append", fault.Corrupt, "the answer has the wrong length")
+		return
+	}
+	if text, ok := all[at].(string); ok {
+		c.err = refusal(text)
+		return
+	}
+	c.answer = all[at]
+}
+
+// arguments writes a script's KEYS and ARGV, as commit.lua describes them.
+func (j *Journal) arguments(calls []*call) (keys []string, args []any) {
+	args = append(make([]any, 0, 64), len(calls))
+	for range calls {
+		args = append(args, 0, 0)
+	}
+	for i, c := range calls {
+		nkeys, nargs := len(keys), len(args)
+		keys, args = j.argumentsOf(c, keys, args)
+		args[1+2*i], args[2+2*i] = len(keys)-nkeys, len(args)-nargs
+	}
+	return keys, args
+}
+
+// argumentsOf appends those of one batch.
+func (j *Journal) argumentsOf(c *call, keys []string, args []any) ([]string, []any) {
 	p, width := c.partition, ms(j.opts.DedupeWindow)
-	now := j.opts.Now().UnixMilli() / width
-	keys = append(make([]string, 0, 9+len(c.events)), key(p, "head"), key(p, "journal"), key(p, "times"),
+	now, before := j.opts.Now().UnixMilli()/width, len(keys)
+	keys = append(slices.Grow(keys, 9+len(c.events)), key(p, "head"), key(p, "journal"), key(p, "times"),
 		bucketKey(p, now-1), bucketKey(p, now), bucketKey(p, now+1), bucketKey(p, now-2), key(p, "source"))
-	args = append(make([]any, 0, 15+6*len(c.events)), len(c.events), width, ms(j.opts.ReplayWindow), j.opts.ReplayMax,
+	args = append(slices.Grow(args, 15+6*len(c.events)), len(c.events), width, ms(j.opts.ReplayWindow), j.opts.ReplayMax,
 		j.most(c), ms(j.opts.JournalAge), ms(j.tick()))
 	args = c.numbered.arguments(args)
 	users, buckets := map[string]int{}, map[int64]int{}
@@ -229,14 +300,14 @@ func (j *Journal) arguments(c *call) (keys []string, args []any) {
 		if at, ok := idTime(e.ID); ok {
 			if bucket = buckets[at/width]; bucket == 0 {
 				keys = append(keys, bucketKey(p, at/width))
-				bucket = len(keys)
+				bucket = len(keys) - before
 				buckets[at/width] = bucket
 			}
 		}
 		if e.UserID != "" {
 			if user = users[e.UserID]; user == 0 {
 				keys = append(keys, replayKey(p, e.UserID))
-				user = len(keys)
+				user = len(keys) - before
 				users[e.UserID] = user
 			}
 			if c.batch[i].Deliverable {
@@ -258,7 +329,7 @@ const answerHead = 4
 
 // read takes the answer of a call apart.
 func (j *Journal) read(c *call) error {
-	got, err := c.answer.Int64Slice()
+	got, err := integers(c.answer)
 	gap := err == nil && len(got) == answerHead && got[2] == 1 && c.numbered != nil
 	if err == nil && !gap && len(got) != answerHead+3*len(c.events) {
 		err = errors.New("the answer has the wrong length")
@@ -289,6 +360,19 @@ func (j *Journal) read(c *call) error {
 		c.out[i] = s
 	}
 	return nil
+}
+
+func integers(answer any) ([]int64, error) {
+	list, ok := answer.([]any)
+	out := make([]int64, len(list))
+	for i := range list {
+		n, isNumber := list[i].(int64)
+		out[i], ok = n, ok && isNumber
+	}
+	if !ok {
+		return nil, errors.New("the answer is not a list of numbers")
+	}
+	return out, nil
 }
 
 func (j *Journal) count(out []Stored) {

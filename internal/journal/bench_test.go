@@ -73,3 +73,39 @@ func figure(b *testing.B, info, name string) float64 {
 	}
 	return n
 }
+
+// BenchmarkApply stores what a worker does in one round: a numbered batch in each of 8 partitions.
+// It reports what that costs, in the server's processor time.
+func BenchmarkApply(b *testing.B) {
+	for _, size := range []int{1, 2, 8, 32} {
+		b.Run(fmt.Sprint("events=", size), func(b *testing.B) {
+			client := open(b, testkit.Redis(b))
+			j := start(b, client, func(o *journal.Options) { o.Partitions = 8 })
+			number := uint64(0)
+			cpu := client.Info(b.Context(), "cpu").Val()
+			before := (figure(b, cpu, "used_cpu_user") + figure(b, cpu, "used_cpu_sys")) * 1e6
+			b.ResetTimer()
+			for range b.N {
+				batches := make([]*journal.Batch, 8)
+				for p := range batches {
+					at := &journal.Batch{Partition: p, Source: "api-1/1", First: number + 1, Last: number + uint64(size), Start: true}
+					for i := range size {
+						e := sized(uuid.Must(uuid.NewV7()).String(), "u"+strconv.Itoa((int(number)+i)%25+1000*p))
+						e.Number = number + uint64(i) + 1
+						at.Entries = append(at.Entries, e)
+					}
+					batches[p] = at
+				}
+				number += uint64(size)
+				if err := j.Apply(b.Context(), batches); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			cpu = client.Info(b.Context(), "cpu").Val()
+			used := (figure(b, cpu, "used_cpu_user")+figure(b, cpu, "used_cpu_sys"))*1e6 - before
+			b.ReportMetric(used/float64(8*b.N), "redis-µs/batch")
+			b.ReportMetric(used/float64(8*b.N*size), "redis-µs/event")
+		})
+	}
+}

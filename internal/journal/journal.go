@@ -1,10 +1,10 @@
 // Package journal keeps every event once, in Redis. It drops repeats, gives what is new its
 // number, and holds the last minutes for those who missed them.
 //
-//	            ┌ dedupe buckets: id → seq
-//	batch ──▶ commit (one script call a partition) ┼ journal: stream, seq → event
-//	            ├ replay sets: user → seqs of the last minutes
-//	            └ sources: write-ahead log → the number up to which all is stored
+//	                       ┌ dedupe buckets: id → seq
+//	batches ──▶ commit.lua ┼ journal: stream, seq → event
+//	                       ├ replay sets: user → seqs of the last minutes
+//	                       └ sources: write-ahead log → the number up to which all is stored
 //
 // All of a partition is in one Redis Cluster slot, and one script call stores a batch of it
 // as a whole or not at all. Numbers are contiguous within an epoch and never used twice. A

@@ -345,3 +345,54 @@ func TestHeadsSeeARestart(t *testing.T) {
 		}
 	}
 }
+
+// TestABrokenPartitionFailsAlone: batches that share a call with it are stored.
+func TestABrokenPartitionFailsAlone(t *testing.T) {
+	onEach(t, nil, func(t *testing.T, j *journal.Journal, client redis.UniversalClient) {
+		const broken = 2
+		if err := client.Set(t.Context(), fmt.Sprintf("spine:{p%02d}:journal", broken), "x", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		var batches []*journal.Batch
+		for p := range 4 {
+			b := numbered("a", 1, 2)
+			b.Partition = p
+			batches = append(batches, b)
+		}
+		if err := j.Apply(t.Context(), batches); err == nil {
+			t.Error("no error although one partition has a journal of a foreign type")
+		}
+		for p, b := range batches {
+			if b.Done == (p == broken) || b.Done && b.Upto != 2 {
+				t.Errorf("partition %d: done %v, up to %d", p, b.Done, b.Upto)
+			}
+		}
+	})
+}
+
+// TestManyBatchesOfManySizes go into calls of their own or together, and each has its own answer.
+func TestManyBatchesOfManySizes(t *testing.T) {
+	onEach(t, nil, func(t *testing.T, j *journal.Journal, _ redis.UniversalClient) {
+		var batches []*journal.Batch
+		for i := range 40 {
+			b := numbered(fmt.Sprint("source-", i), 1, uint64(1+i*i%97))
+			b.Partition = i % 4
+			batches = append(batches, b)
+		}
+		if err := j.Apply(t.Context(), batches); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[uint64]bool{}
+		for _, b := range batches {
+			if !b.Done || b.Upto != b.Last || len(b.Stored) != len(b.Entries) {
+				t.Fatalf("%s: done %v, up to %d of %d, %d stored", b.Source, b.Done, b.Upto, b.Last, len(b.Stored))
+			}
+			for i, s := range b.Stored {
+				if s.Duplicate || s.Partition != b.Partition || i > 0 && s.Seq != b.Stored[i-1].Seq+1 || seen[s.Seq] {
+					t.Fatalf("%s: event %d is stored as %+v", b.Source, i, s)
+				}
+				seen[s.Seq] = true
+			}
+		}
+	})
+}

@@ -315,3 +315,17 @@ func TestJournalIsTrimmedByBytes(t *testing.T) {
 // fewestBytes is what goes beyond the bound: a block that is trimmed as a whole, the 64 events between
 // two trims, and the batch that the bound was last compared with.
 func fewestBytes(size int) int64 { return int64(64*size) + 1<<20 }
+
+// TestReplaySetsOutliveTheWindow: the time a user's set has left is renewed once a tick, and is
+// never less than the window that its newest event is in.
+func TestReplaySetsOutliveTheWindow(t *testing.T) {
+	const window = 2560 * time.Millisecond // a tick of 10 ms
+	client := open(t, testkit.Redis(t))
+	j := start(t, client, func(o *journal.Options) { o.ReplayWindow = window })
+	for n := range 300 {
+		add(t, j, entry(fmt.Sprint("a", n), "ana", true))
+		if left := client.PTTL(t.Context(), keyOf("ana", "replay:ana")).Val(); left < window {
+			t.Fatalf("after event %d the set has %v left, less than the window", n, left)
+		}
+	}
+}
