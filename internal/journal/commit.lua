@@ -44,7 +44,8 @@ local function commit(KEYS, ARGV)
   local at, tickseq = string.match(state[8] or '', '^(%d+),(%d+)$') -- the last tick, and the newest number then
   tickseq = tonumber(at) == ticked and tonumber(tickseq) or seq -- older workers do not write it
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  if now < last then now = last end -- the clock may be set back; the order of numbers is not
+  local setback = now < last -- the clock may be set back; the order of numbers is not. No tick is due then
+  if setback then now = last end
 
   -- 0. how far the source has come
   local applied, skipped, advances, stale = 0, 0, false, {}
@@ -187,11 +188,11 @@ local function commit(KEYS, ARGV)
       call('ZREMRANGEBYRANK', key, '0', beyond)
       call('ZREMRANGEBYSCORE', key, '-inf', bottom)
     end
-    if due or earlier[user] <= tickseq then call('PEXPIRE', key, lifetime) end -- once a tick
+    if due or setback or earlier[user] <= tickseq then call('PEXPIRE', key, lifetime) end -- once a tick
   end
   for bucket, list in pairs(bybucket) do
     local key, base, fields = KEYS[tonumber(bucket)], bases[bucket], {}
-    local renew = not base or now - renewed[bucket] >= tick
+    local renew = not base or setback or now - renewed[bucket] >= tick
     if renew then -- a tick is far below the minute that a bucket is kept beyond its time
       base = base or seq
       fields = { BASE, fmt('%d', base), RENEWED, fmt('%d', now) }

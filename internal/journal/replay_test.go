@@ -317,15 +317,30 @@ func TestJournalIsTrimmedByBytes(t *testing.T) {
 func fewestBytes(size int) int64 { return int64(64*size) + 1<<20 }
 
 // TestReplaySetsOutliveTheWindow: the time a user's set has left is renewed once a tick, and is
-// never less than the window that its newest event is in.
+// never less than the window that its newest event is in; also while the server's clock is behind
+// what it was, when no tick comes. The same holds for dedupe buckets.
 func TestReplaySetsOutliveTheWindow(t *testing.T) {
 	const window = 2560 * time.Millisecond // a tick of 10 ms
-	client := open(t, testkit.Redis(t))
-	j := start(t, client, func(o *journal.Options) { o.ReplayWindow = window })
-	for n := range 300 {
-		add(t, j, entry(fmt.Sprint("a", n), "ana", true))
-		if left := client.PTTL(t.Context(), keyOf("ana", "replay:ana")).Val(); left < window {
-			t.Fatalf("after event %d the set has %v left, less than the window", n, left)
-		}
+	for _, ahead := range []time.Duration{0, time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			client := open(t, testkit.Redis(t))
+			j := start(t, client, func(o *journal.Options) { o.ReplayWindow, o.DedupeWindow = window, time.Second })
+			add(t, j, entry("first", "ana", true))
+			if ahead > 0 { // as if the clock had been set back since then
+				then := time.Now().Add(ahead).UnixMilli()
+				client.HSet(t.Context(), keyOf("ana", "head"), "last", then, "tick", then, "ticked", fmt.Sprint(then, ",", 1))
+			}
+			for n := range 300 {
+				add(t, j, entry(fmt.Sprint("a", n), "ana", true))
+				if left := client.PTTL(t.Context(), keyOf("ana", "replay:ana")).Val(); left < window {
+					t.Fatalf("after event %d the set has %v left, less than the window", n, left)
+				}
+			}
+			for _, bucket := range client.Keys(t.Context(), keyOf("ana", "ids:*")).Val() {
+				if left := client.PTTL(t.Context(), bucket).Val(); left < time.Minute {
+					t.Errorf("the bucket %s has %v left", bucket, left)
+				}
+			}
+		})
 	}
 }
