@@ -4,7 +4,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS         := $(CURDIR)/.cache/bin
 
-.PHONY: help build client test deploy-check rehearsal compose-test nginx-test outage-test dist test-short lint bench soak bench-zmq bench-socketio suites chaos fuzz generate clean
+.PHONY: help build client test deploy-check rehearsal compose-test nginx-test outage-test dist test-short lint bench soak drain bench-zmq bench-socketio suites chaos fuzz generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: ## drive the five processes for a minute and print figures
 
 soak: ## send 1,000 events/s for SOAK (default 30m) and print what grew
 	ES_NICE=10 test/servers.sh go run ./bench -soak $(or $(SOAK),30m) -rate 1000
+
+drain: ## take EVENTS (default 1000000) while Elasticsearch is away and print how fast they go in when it is back
+	test/servers.sh go run ./bench -drain $(or $(EVENTS),1000000) -rate 200 -for 2m
 
 bench-zmq: ## our ZeroMQ sockets beside libzmq, as ratios; installs what it needs and says so
 	bench/zmq/run.sh

@@ -45,6 +45,23 @@ func TestSmallSoak(t *testing.T) {
 	}
 }
 
+// TestSmallDrain: a backlog goes into the index when Elasticsearch is back, and live events beside it.
+func TestSmallDrain(t *testing.T) {
+	if os.Getenv("EVENTSPINE_TEST_ES") == "" {
+		t.Skip("needs Elasticsearch and redis-server; make test runs it")
+	}
+	var out bytes.Buffer
+	o := options{Rate: 50, For: time.Second, WarmUp: time.Millisecond, Clients: 5, Burst: 50, Workers: 1, Senders: 4, Drain: 2000, ES: os.Getenv("EVENTSPINE_TEST_ES")}
+	if code := bench(t.Context(), o, &out); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, out.String())
+	}
+	for _, what := range []string{"backlog: 2000 events", "drained: 2000 events", "live, 50 events/s"} {
+		if !strings.Contains(out.String(), what) {
+			t.Errorf("nothing is said of %q:\n%s", what, out.String())
+		}
+	}
+}
+
 // TestLossIsSeen wants the exit code to tell when something did not arrive.
 func TestLossIsSeen(t *testing.T) {
 	for name, change := range map[string]func(*figures){

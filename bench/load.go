@@ -255,15 +255,19 @@ func (l *load) burst(ctx context.Context, p *part) (*figures, error) {
 	if err := l.begin(ctx, p); err != nil {
 		return nil, err
 	}
+	if err := l.sendBatches(p); err != nil {
+		return nil, err
+	}
+	return l.finish(ctx, p, time.Since(p.began), usage)
+}
+
+func (l *load) sendBatches(p *part) error {
 	var g errgroup.Group
 	g.SetLimit(l.o.Senders)
 	for from := 0; from < len(p.seen); from += batchSize {
 		g.Go(func() error { return l.postBatch(p, from, min(from+batchSize, len(p.seen))) })
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	return l.finish(ctx, p, time.Since(p.began), usage)
+	return g.Wait()
 }
 
 // postBatch repeats the events that were pushed back until all are accepted.

@@ -1,9 +1,10 @@
 // Command bench drives the five programs, each in its own process, with a load generator and
 // connected clients on the same machine, and prints what it measured as a table and as JSON.
 //
-// It has two parts: a steady rate, and a burst; or, with -soak, one long part that shows what grows. Latency runs from the moment an event was due
-// to be sent, not from when the generator got round to it, until its browser got it, so that
-// waiting counts. The exit code is 1 when anything that was accepted was lost or repeated.
+// It has two parts: a steady rate, and a burst; or, with -soak, one long part that shows what
+// grows; or, with -drain, a backlog that Elasticsearch was away for. Latency runs from the moment
+// an event was due to be sent, not from when the generator got round to it, until its browser got
+// it, so that waiting counts. The exit code is 1 when anything that was accepted was lost or repeated.
 package main
 
 import (
@@ -35,6 +36,7 @@ type options struct {
 	ES      string
 	Verbose bool
 	Soak    time.Duration // 0: the two parts
+	Drain   int           // events; 0: likewise
 
 	dir string // of the services' files
 }
@@ -56,6 +58,7 @@ func main() {
 	})
 	flag.BoolVar(&o.Verbose, "v", false, "print the services' logs at the end")
 	flag.DurationVar(&o.Soak, "soak", 0, "instead of the two parts: send at the rate for so long and print what grows")
+	flag.IntVar(&o.Drain, "drain", 0, "instead: take so many events while Elasticsearch is away, and print how fast they go into the index when it is back")
 	flag.Parse()
 	ctx, stop := run.Signals(context.Background())
 	code := bench(ctx, o, os.Stdout)
@@ -64,8 +67,15 @@ func main() {
 }
 
 func bench(ctx context.Context, o options, out io.Writer) int {
-	if o.Soak > 0 {
-		if err := soak(ctx, o, out); err != nil {
+	var other func(context.Context, options, io.Writer) error
+	switch {
+	case o.Soak > 0:
+		other = soak
+	case o.Drain > 0:
+		other = drain
+	}
+	if other != nil {
+		if err := other(ctx, o, out); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			return run.ExitFailure
 		}
