@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,9 +21,8 @@ const (
 	subscribeUsers = "users"
 )
 
-// awaitTime is how long a connection waits until its user's events are followed, when its bridge
-// follows those of its own users only. Then it goes on without: the proxies are away, and its events
-// come when they are back.
+// awaitTime is how long a connection waits until its user's events are followed. Then it goes on
+// without: the proxies are away, and its events come when they are back; or Redis is.
 const awaitTime = 2 * time.Second
 
 // follower hands out events in order and without gaps: fanout.Follower or byuser.Follower.
@@ -49,19 +49,40 @@ func (d *Deps) follow(c *Config, keys *keyring.Ring, reg prometheus.Registerer) 
 	}
 	all, err := fanout.NewFollower(fanout.FollowerOptions{Subscriber: d.feed, Journal: d.journal, Partitions: c.Partitions, Feed: true, Log: c.Log, Metrics: reg})
 	if err == nil {
-		d.events = all
+		d.events, d.placed = all, all.Placed()
 	}
 	return err
 }
 
 // recover gives a connection what it missed, as soon as nothing that is stored from now on is.
 func (d *Deps) recover(ctx context.Context, user string, asked socketio.Recovery) socketio.Recovered {
+	wait, cancel := context.WithTimeout(ctx, awaitTime)
 	if d.byUser != nil {
-		wait, cancel := context.WithTimeout(ctx, awaitTime)
 		d.byUser.Await(wait, user)
+	} else {
+		d.awaitPlace(wait)
+	}
+	cancel()
+	return d.replays.Recover(ctx, user, asked)
+}
+
+// sync gives a connection what it missed, as recover does. One whose bridge has just begun would
+// otherwise miss what is stored between its sync and where the bridge begins to follow.
+func (d *Deps) sync(ctx context.Context, user string, since json.RawMessage) socketio.Synced {
+	if d.byUser == nil {
+		wait, cancel := context.WithTimeout(ctx, awaitTime)
+		d.awaitPlace(wait)
 		cancel()
 	}
-	return d.replays.Recover(ctx, user, asked)
+	return d.replays.Sync(ctx, user, since)
+}
+
+// awaitPlace waits until it is known where every partition begins.
+func (d *Deps) awaitPlace(ctx context.Context) {
+	select {
+	case <-d.placed:
+	case <-ctx.Done():
+	}
 }
 
 // topics are the subscriptions: a category and its dot, so that alert does not take alerts, and

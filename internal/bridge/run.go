@@ -47,6 +47,7 @@ type Deps struct {
 	feed       *fanout.Subscriber // followed by events
 	events     follower           // nil: Open failed before
 	byUser     *byuser.Follower   // nil: all users are followed
+	placed     <-chan struct{}    // closed when all of them are
 	journal    *journal.Journal
 	hub        *hub.Hub
 	tokens     *auth.Verifier
@@ -143,7 +144,7 @@ func (d *Deps) openSockets(c Config, reg prometheus.Registerer) (*socketio.Serve
 	}
 	return socketio.New(socketio.Options{
 		Verify: d.verify,
-		Sync:   d.replays.Sync, Recover: d.recover, Hub: d.hub, Origins: c.Origins,
+		Sync:   d.sync, Recover: d.recover, Hub: d.hub, Origins: c.Origins,
 		PingInterval: c.PingInterval, PingTimeout: c.PingTimeout, HandshakeTimeout: c.HandshakeTimeout, ExpiryWarning: c.TokenWarning,
 		QueueMessages: c.QueueMessages, QueueBytes: int(c.QueueBytes),
 		HandshakeRate: c.HandshakeRate, PendingPolls: c.PendingPolls, MaxPayload: int(c.MaxPacket), InboundRate: c.InboundRate,

@@ -79,8 +79,9 @@ type Follower struct {
 	awake context.Context    // ends when there are results
 	sleep context.CancelFunc // of awake
 
-	unplaced atomic.Int64 // partitions
-	news     atomic.Bool  // there are results
+	unplaced atomic.Int64  // partitions
+	placed   chan struct{} // closed when there are none
+	news     atomic.Bool   // there are results
 	mu       sync.Mutex
 	results  []result
 	wake     context.CancelFunc // ends the wait of Recv
@@ -120,6 +121,7 @@ func NewFollower(o FollowerOptions) (*Follower, error) {
 		f.lanes = append(f.lanes, lane{Partition: track.New(o.Feed, limits), limit: firstPage})
 	}
 	f.unplaced.Store(int64(o.Partitions))
+	f.placed = make(chan struct{})
 	f.m = newFollowerMetrics(o.Metrics, f)
 	return f, nil
 }
@@ -229,13 +231,25 @@ func (f *Follower) take(m Message) (Item, bool) {
 		f.m.postponed.Inc()
 	}
 	if !placed && l.Placed() {
-		f.unplaced.Add(-1)
+		f.place()
 	}
 	if l.reading || heard != track.Next || !l.Quiet() {
 		f.look(at.Partition)
 	}
 	return it, heard == track.Next
 }
+
+// place notes that a partition has its place.
+func (f *Follower) place() {
+	if f.unplaced.Add(-1) == 0 {
+		close(f.placed)
+	}
+}
+
+// Placed is closed when it is known where every partition begins: what is stored from then on is
+// handed out, whatever the wire does. What a client reads from the journal before that may end
+// before it.
+func (f *Follower) Placed() <-chan struct{} { return f.placed }
 
 func position(body []byte) (event.Position, bool) {
 	if at, ok := event.TailPosition(body); ok {

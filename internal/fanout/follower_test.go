@@ -571,7 +571,7 @@ func TestOnePartitionThatWaitsHoldsUpNoOther(t *testing.T) {
 	s.expect()
 }
 
-func closed(c chan struct{}) bool {
+func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
 		return true
@@ -657,7 +657,7 @@ func TestWhereToBegin(t *testing.T) {
 			}
 			s.gone(p)
 			s.follow(tt.start(s))
-			if s.f.Ready() == nil {
+			if s.f.Ready() == nil || closed(s.f.Placed()) {
 				t.Error("ready before anything is known")
 			}
 			for p, seqs := range s.stored {
@@ -670,6 +670,9 @@ func TestWhereToBegin(t *testing.T) {
 				_, _ = s.f.Recv(ctx)
 				return s.f.Ready() == nil && s.pub.Ready() == nil
 			}, "ready")
+			if !closed(s.f.Placed()) {
+				t.Error("ready without a place in each partition")
+			}
 			s.expectAll(s.work(10))
 			if gaps, lost := count(t, s.f.m.gaps), count(t, s.f.m.lost); gaps != 0 || lost != 0 {
 				t.Errorf("%v gaps, %v lost", gaps, lost)

@@ -54,7 +54,7 @@ func (f *Follower) begin() {
 				f.lanes[p].Place(seq, epoch)
 				f.lanes[p].Doubt()
 				f.lanes[p].behind = true
-				f.unplaced.Add(-1)
+				f.place()
 				f.look(p)
 				continue
 			}
@@ -141,7 +141,7 @@ func (f *Follower) result(r *result) {
 		f.page(l, r)
 	}
 	if !placed && l.Placed() {
-		f.unplaced.Add(-1)
+		f.place()
 	}
 	f.look(r.partition)
 }
