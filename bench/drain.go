@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/url"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"eventspine/internal/archive"
+	"eventspine/internal/testkit/ports"
+	"eventspine/test/harness"
 )
 
 // drain takes a backlog of o.Drain events while Elasticsearch is away, lets it come back, and shows
@@ -23,17 +21,24 @@ func drain(ctx context.Context, o options, out io.Writer) error {
 	if o.ES == "" {
 		return errors.New("-drain needs an Elasticsearch: give -es")
 	}
-	g, err := openGate(ctx, o.ES)
+	search := o.ES
+	at, err := ports.Addr()
 	if err != nil {
 		return err
 	}
-	defer g.close()
-	o.ES = g.url
+	way, err := harness.Relay(at, search)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = way.Close() }()
+	o.ES = "http://" + at
 	return system(ctx, o, func(l *load) error {
 		if err := l.warmUp(ctx); err != nil {
 			return err
 		}
-		g.shut(true)
+		if err := way.Close(); err != nil { // Elasticsearch is away
+			return err
+		}
 		backlog := newPart("backlog", l.mark, o.Drain)
 		took, err := l.take(ctx, backlog)
 		if err != nil {
@@ -44,7 +49,10 @@ func drain(ctx context.Context, o options, out io.Writer) error {
 			return err
 		}
 		_, _ = fmt.Fprintf(out, "backlog: %d events taken and in the browsers in %.1f s; the spool has %.0f MB\n", o.Drain, took.Seconds(), spool/(1<<20))
-		live, drained, err := l.beside(ctx, g, backlog)
+		if way, err = harness.Relay(at, search); err != nil {
+			return err
+		}
+		live, drained, err := l.beside(ctx, backlog)
 		if err != nil {
 			return err
 		}
@@ -79,11 +87,10 @@ func (l *load) take(ctx context.Context, p *part) (time.Duration, error) {
 
 const drainPatience = 15 * time.Minute
 
-// beside opens the gate and sends live events until the backlog is in the index.
-func (l *load) beside(ctx context.Context, g *gate, backlog *part) (live *figures, took time.Duration, err error) {
+// beside sends live events while the backlog goes into the index.
+func (l *load) beside(ctx context.Context, backlog *part) (live *figures, took time.Duration, err error) {
 	var both errgroup.Group
 	began := time.Now()
-	g.shut(false)
 	both.Go(func() error {
 		var err error
 		took, err = l.awaitIndexed(ctx, backlog, began)
@@ -112,93 +119,4 @@ func (l *load) awaitIndexed(ctx context.Context, p *part, began time.Time) (time
 		}
 	}
 	return 0, fmt.Errorf("the backlog is not in the index after %s", drainPatience)
-}
-
-// gate is a way to Elasticsearch that can be shut: connections end, and new ones are refused.
-type gate struct {
-	url, to string
-	listen  net.Listener
-	work    sync.WaitGroup
-	mu      sync.Mutex
-	isShut  bool
-	conns   map[net.Conn]struct{}
-}
-
-func openGate(ctx context.Context, to string) (*gate, error) {
-	u, err := url.Parse(to)
-	if err != nil || u.Scheme != "http" {
-		return nil, fmt.Errorf("%s is not the address of an Elasticsearch: %w", to, errors.Join(err, http.ErrNotSupported))
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	g := &gate{url: "http://" + l.Addr().String(), to: u.Host, listen: l, conns: map[net.Conn]struct{}{}}
-	g.work.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			g.work.Go(func() { g.pass(ctx, c) })
-		}
-	})
-	return g, nil
-}
-
-// pass carries one connection.
-func (g *gate) pass(ctx context.Context, in net.Conn) {
-	defer g.drop(in)
-	if !g.hold(in) {
-		return
-	}
-	to, err := new(net.Dialer).DialContext(ctx, "tcp", g.to)
-	if err != nil {
-		return
-	}
-	defer g.drop(to)
-	if !g.hold(to) {
-		return
-	}
-	back := make(chan struct{})
-	go func() {
-		_, _ = io.Copy(in, to) // either end may go
-		_ = in.Close()
-		close(back)
-	}()
-	_, _ = io.Copy(to, in)
-	_ = to.Close()
-	<-back
-}
-
-// hold keeps a connection to be ended with the gate; false when that is shut.
-func (g *gate) hold(c net.Conn) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.conns[c] = struct{}{}
-	return !g.isShut
-}
-
-func (g *gate) drop(c net.Conn) {
-	_ = c.Close()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.conns, c)
-}
-
-func (g *gate) shut(shut bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.isShut = shut
-	for c := range g.conns {
-		if shut {
-			_ = c.Close()
-		}
-	}
-}
-
-func (g *gate) close() {
-	_ = g.listen.Close()
-	g.shut(true)
-	g.work.Wait()
 }
