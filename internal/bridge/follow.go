@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,7 +10,6 @@ import (
 	"eventspine/internal/fanout"
 	"eventspine/internal/fanout/byuser"
 	"eventspine/internal/keyring"
-	"eventspine/internal/socketio"
 	"eventspine/internal/zmq"
 )
 
@@ -21,8 +19,9 @@ const (
 	subscribeUsers = "users"
 )
 
-// awaitTime is how long a connection waits until its user's events are followed. Then it goes on
-// without: the proxies are away, and its events come when they are back; or Redis is.
+// awaitTime is how long a connection that asks for what it missed waits until its user's events are
+// followed. Without the proxies it goes on then, and its events come when they are back; without Redis it
+// is asked to come again.
 const awaitTime = 2 * time.Second
 
 // follower hands out events in order and without gaps: fanout.Follower or byuser.Follower.
@@ -54,34 +53,19 @@ func (d *Deps) follow(c *Config, keys *keyring.Ring, reg prometheus.Registerer) 
 	return err
 }
 
-// recover gives a connection what it missed, as soon as nothing that is stored from now on is.
-func (d *Deps) recover(ctx context.Context, user string, asked socketio.Recovery) socketio.Recovered {
-	wait, cancel := context.WithTimeout(ctx, awaitTime)
+// followed waits until nothing is missed that is stored for the user from now on, and reports whether
+// that is so. Who read the journal before would miss what is stored between that and where the bridge begins.
+func (d *Deps) followed(ctx context.Context, user string) bool {
+	ctx, cancel := context.WithTimeout(ctx, awaitTime)
+	defer cancel()
 	if d.byUser != nil {
-		d.byUser.Await(wait, user)
-	} else {
-		d.awaitPlace(wait)
+		return d.byUser.Await(ctx, user)
 	}
-	cancel()
-	return d.replays.Recover(ctx, user, asked)
-}
-
-// sync gives a connection what it missed, as recover does. One whose bridge has just begun would
-// otherwise miss what is stored between its sync and where the bridge begins to follow.
-func (d *Deps) sync(ctx context.Context, user string, since json.RawMessage) socketio.Synced {
-	if d.byUser == nil {
-		wait, cancel := context.WithTimeout(ctx, awaitTime)
-		d.awaitPlace(wait)
-		cancel()
-	}
-	return d.replays.Sync(ctx, user, since)
-}
-
-// awaitPlace waits until it is known where every partition begins.
-func (d *Deps) awaitPlace(ctx context.Context) {
 	select {
 	case <-d.placed:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 

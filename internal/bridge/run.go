@@ -105,7 +105,7 @@ func Open(ctx context.Context, c Config) (_ *Deps, err error) {
 	}
 	quieter := quiet.New(log, time.Second)
 	d.replays = replay.New(replay.Options{Journal: d.journal, Partitions: c.Partitions, Window: c.ReplayWindow, Limit: c.ReplayMax,
-		Concurrent: c.Replays, Rate: c.ReplayRate, Waiting: c.ReplayWaiting, Wait: c.ReplayWait, Registry: reg, Log: log})
+		Concurrent: c.Replays, Rate: c.ReplayRate, Waiting: c.ReplayWaiting, Wait: c.ReplayWait, Followed: d.followed, Registry: reg, Log: log})
 	d.deliverer = &deliverer{users: d.hub, only: c.only(), replays: d.replays, m: d.m, log: quieter}
 	if d.sockets, err = d.openSockets(c, reg); err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func (d *Deps) openSockets(c Config, reg prometheus.Registerer) (*socketio.Serve
 	}
 	return socketio.New(socketio.Options{
 		Verify: d.verify,
-		Sync:   d.sync, Recover: d.recover, Hub: d.hub, Origins: c.Origins,
+		Sync:   d.replays.Sync, Recover: d.replays.Recover, Hub: d.hub, Origins: c.Origins,
 		PingInterval: c.PingInterval, PingTimeout: c.PingTimeout, HandshakeTimeout: c.HandshakeTimeout, ExpiryWarning: c.TokenWarning,
 		QueueMessages: c.QueueMessages, QueueBytes: int(c.QueueBytes),
 		HandshakeRate: c.HandshakeRate, PendingPolls: c.PendingPolls, MaxPayload: int(c.MaxPacket), InboundRate: c.InboundRate,

@@ -107,7 +107,12 @@ func (n *node) publish(t *testing.T, raw []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.xpub.Send(short(t), zmq.Msg{append([]byte(event.Topic(e.Type, e.UserID)+" "), raw...)}); err != nil {
+	n.publishAs(t, event.Topic(e.Type, e.UserID), raw)
+}
+
+func (n *node) publishAs(t *testing.T, topic string, raw []byte) {
+	t.Helper()
+	if err := n.xpub.Send(short(t), zmq.Msg{append([]byte(topic+" "), raw...)}); err != nil {
 		t.Fatal(err)
 	}
 }

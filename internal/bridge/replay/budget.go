@@ -64,6 +64,9 @@ func (b *budget) later() time.Duration {
 	return time.Second + rand.N(max(b.wait, time.Second))
 }
 
+// soon is when a client that came too early is to come again.
+func (b *budget) soon() time.Duration { return time.Second + rand.N(time.Second) }
+
 // pay takes what a page has cost from the budget and waits until that is made up for. It keeps its
 // place meanwhile, so that the line does not move on. It returns early when ctx ends.
 func (b *budget) pay(ctx context.Context, events, bytes int) {

@@ -18,9 +18,9 @@ func newMetrics(r prometheus.Registerer, waiting func() float64) *metrics {
 		Help: "Replays that wait for their turn."}, waiting)
 	return &metrics{
 		syncs: f.NewCounterVec(prometheus.CounterOpts{Name: "eventspine_bridge_syncs_total",
-			Help: "Syncs answered: complete, incomplete, invalid, busy or failed."}, []string{"outcome"}),
+			Help: "Syncs answered: complete, incomplete, invalid, early (the bridge does not follow the user yet), busy or failed."}, []string{"outcome"}),
 		recoveries: f.NewCounterVec(prometheus.CounterOpts{Name: "eventspine_bridge_recoveries_total",
-			Help: "Connections that asked for what they missed: complete, incomplete, unknown (the position is nobody's, or somebody else's), invalid, busy or failed."}, []string{"outcome"}),
+			Help: "Connections that asked for what they missed: complete, incomplete, unknown (the position is nobody's, or somebody else's), invalid, early, busy or failed."}, []string{"outcome"}),
 		replayed: f.NewCounter(prometheus.CounterOpts{Name: "eventspine_bridge_replayed_events_total",
 			Help: "Events given back by syncs and recoveries."}),
 		waited: f.NewHistogram(prometheus.HistogramOpts{Name: "eventspine_bridge_replay_wait_seconds",

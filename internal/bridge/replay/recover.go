@@ -14,8 +14,10 @@ import (
 // when it tells one, or else since the session that its pid names. The connection is to get live
 // events already. A client with a cursor gets what there is, up to the bounds of one answer, and is
 // told whether that is all; one with a pid alone, which would not notice, gets all of it or nothing,
-// and is then not recovered. An error of the journal or a full line is told, and never waited for.
+// and is then not recovered. An error of the journal or a full line is told, and never waited for; that the
+// user's events are followed is.
 func (r *Replayer) Recover(ctx context.Context, user string, asked socketio.Recovery) socketio.Recovered {
+	followed := r.opt.Followed(ctx, user)
 	began, ours := Position{}, false
 	if asked.PID != "" {
 		began, ours = readPID(asked.PID, user)
@@ -24,7 +26,10 @@ func (r *Replayer) Recover(ctx context.Context, user string, asked socketio.Reco
 	if !cursor && asked.PID == "" {
 		return socketio.Recovered{PID: newPID(user, r.newcomer(ctx, user))}
 	}
-	a, outcome := r.recall(ctx, user, asked, cursor, began, ours)
+	a, outcome := r.early()
+	if followed {
+		a, outcome = r.recall(ctx, user, asked, cursor, began, ours)
+	}
 	if a.Last == nil && (outcome == "unknown" || outcome == "invalid") {
 		if at := r.newcomer(ctx, user); at != (Position{}) {
 			a.Last = &at // to go on from

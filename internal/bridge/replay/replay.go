@@ -32,6 +32,10 @@ type Options struct {
 	Waiting    int           // replays that may wait for their turn; default 10,000
 	Wait       time.Duration // for how long; default 15 s
 
+	// Followed waits a moment until nothing is missed that is stored for the user from then on, and
+	// reports whether that is so; nil: it always is.
+	Followed func(ctx context.Context, user string) bool
+
 	Registry prometheus.Registerer // nil: metrics are kept but not exported
 	Log      *slog.Logger          // nil: nothing is logged
 }
@@ -51,6 +55,9 @@ func (o *Options) defaults() {
 	setInt(&o.Concurrent, 8)
 	setInt(&o.Rate, 20_000)
 	setInt(&o.Waiting, 10_000)
+	if o.Followed == nil {
+		o.Followed = func(context.Context, string) bool { return true }
+	}
 	set(&o.Window, 5*time.Minute)
 	set(&o.Wait, 15*time.Second)
 }
@@ -89,7 +96,7 @@ type Info struct {
 	More       bool      `json:"more"`     // there is more; sync(last) gives it
 	Last       *Position `json:"last,omitempty"`
 	Error      string    `json:"error,omitempty"`
-	RetryAfter int64     `json:"retryAfter,omitempty"` // milliseconds; nothing was given for now, as too many ask
+	RetryAfter int64     `json:"retryAfter,omitempty"` // milliseconds; nothing was given for now
 }
 
 // Position has the form that sync takes.

@@ -19,6 +19,7 @@ const (
 
 const (
 	outOfReach = "the events are out of reach for now, ask again later"
+	tooEarly   = "this bridge does not know yet where the journal ends, ask again after retryAfter milliseconds"
 	tooMany    = "too many ask at the same time, ask again after retryAfter milliseconds"
 )
 
@@ -30,6 +31,10 @@ func (r *Replayer) Sync(ctx context.Context, user string, arg json.RawMessage) s
 	from, err := parseSince(arg)
 	if err != nil {
 		return r.answered("invalid", nil, &Info{Error: err.Error()})
+	}
+	if !r.opt.Followed(ctx, user) {
+		a, outcome := r.early()
+		return r.answered(outcome, nil, &a.Info)
 	}
 	got, outcome := r.read(ctx, user, from, false)
 	return r.answered(outcome, got.items, &got.Info)
@@ -51,6 +56,11 @@ type answer struct {
 	items   []item
 	start   Position // before the first of them
 	unknown bool     // the position is nobody's
+}
+
+// early is the answer to who asks before the user's events are followed.
+func (r *Replayer) early() (answer, string) {
+	return answer{Info: Info{Error: tooEarly, RetryAfter: r.budget.soon().Milliseconds()}}, "early"
 }
 
 // read waits for its turn and reads both sets. The outcome is complete, incomplete, busy or failed.

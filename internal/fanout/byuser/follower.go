@@ -144,11 +144,13 @@ func (f *Follower) Watch(user string, online bool) {
 	poke(f.joins)
 }
 
-// Await waits until nothing that is stored from now on for the user is missed, or until ctx ends, and
-// reports which. A user that is not watched is not waited for.
+// Await waits until the user's events come from the proxies, or until ctx ends, and reports whether
+// nothing is missed that is stored from now on. That is so as soon as it is known where the journal ends,
+// though it may come late without the proxies. A user that is not watched is not waited for.
 func (f *Follower) Await(ctx context.Context, user string) bool {
+	p := event.Partition(user, "", f.opt.Partitions)
 	f.mu.Lock()
-	l := f.lanes[event.Partition(user, "", f.opt.Partitions)][user]
+	l := f.lanes[p][user]
 	f.mu.Unlock()
 	if l == nil {
 		return false
@@ -157,8 +159,10 @@ func (f *Follower) Await(ctx context.Context, user string) bool {
 	case <-l.ready:
 		return true
 	case <-ctx.Done():
-		return false
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return l.begins
 }
 
 func poke(c chan struct{}) {
@@ -318,7 +322,7 @@ func (f *Follower) replaced(p int, epoch uint64) {
 	f.heads[p] = head{epoch: epoch, due: true}
 	for user, old := range f.lanes[p] {
 		if old.placed {
-			f.lanes[p][user] = &lane{user: user, partition: p, ready: old.ready, anew: true}
+			f.lanes[p][user] = &lane{user: user, partition: p, begins: true, ready: old.ready, anew: true}
 		}
 	}
 }

@@ -369,8 +369,8 @@ func TestTheProxyIsAwayWhenAUserComes(t *testing.T) {
 		f.Watch("ana", true)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if f.Await(ctx, "ana") || f.Ready() == nil {
-			t.Error("followed without a proxy")
+		if !f.Await(ctx, "ana") || ctx.Err() == nil || f.Ready() == nil {
+			t.Error("it did not wait for the proxy, or lets events go that come before it")
 		}
 		seq, send := w.store("ana")
 		send()
@@ -386,6 +386,28 @@ func TestTheProxyIsAwayWhenAUserComes(t *testing.T) {
 		}
 		if f.Await(t.Context(), "bob") {
 			t.Error("bob is not watched")
+		}
+	})
+}
+
+// TestTheJournalIsAwayWhenAUserComes: what is stored before it can be read is not followed.
+func TestTheJournalIsAwayWhenAUserComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.broken = true
+		f, _, end := start(t, w)
+		defer end()
+		f.Watch("ana", true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if f.Await(ctx, "ana") {
+			t.Error("followed from where nobody knows")
+		}
+		w.mu.Lock()
+		w.broken = false
+		w.mu.Unlock()
+		if !f.Await(t.Context(), "ana") {
+			t.Error("not followed")
 		}
 	})
 }

@@ -70,7 +70,15 @@ func (f *Follower) begin(fresh []*lane) {
 			err = fault.Errorf("read heads", fault.Unavailable, "the journal has %d partitions, not %d", len(heads), f.opt.Partitions)
 		}
 		return err
-	}) != nil || f.opt.Feed.Confirm(f.ctx) != nil {
+	}) != nil {
+		return // closed
+	}
+	f.mu.Lock()
+	for _, l := range fresh {
+		l.begins = true
+	}
+	f.mu.Unlock()
+	if f.opt.Feed.Confirm(f.ctx) != nil {
 		return // closed
 	}
 	began := time.Now()

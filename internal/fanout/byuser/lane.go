@@ -17,7 +17,8 @@ const (
 type lane struct {
 	user      string
 	partition int
-	ready     chan struct{} // closed when it is known where to begin, and nothing is missed any more
+	begins    bool          // it is known where
+	ready     chan struct{} // closed when it is placed, and nothing is missed any more
 
 	placed  bool
 	anew    bool          // to be placed at the newest event
