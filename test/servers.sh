@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: servers.sh COMMAND...     run a command with the real servers at hand.
-# Installs what is missing (redis-server, Node, Chromium, Python's ZeroMQ, a Java runtime with Maven) with
-# a line that says so, starts a genuine Elasticsearch for the time of the command, and sets
+# Installs what is missing (redis-server, Node, Chromium, Python's ZeroMQ, a Java runtime with Maven, ip and nft)
+# with a line that says so, starts a genuine Elasticsearch for the time of the command, and sets
 # EVENTSPINE_TEST_ES and EVENTSPINE_REQUIRE_SERVERS, so that no test is skipped.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,6 +22,9 @@ need() { # need PROGRAM PACKAGE...
 need curl curl
 need gcc gcc libc6-dev
 need redis-server redis-server
+export PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps these two
+need ip iproute2
+need nft nftables
 need node nodejs
 need npm npm
 if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then # Debian 12 has 18

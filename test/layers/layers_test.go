@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"cmd/api", "cmd/worker", "cmd/proxy", "cmd/indexer", "cmd/bridge", "cmd/eventspine", "bench", "test/harness", "deploy/package/sbom"},
 	{"internal/suite", "internal/doctor"},
 	{"internal/testkit"},
-	{"internal/testkit/ports"},
+	{"internal/testkit/ports", "test/netns"},
 	{"internal/embedded/redis", "internal/embedded/search"},
 	{"internal/api", "internal/worker", "internal/proxy", "internal/indexer", "internal/bridge"},
 	{"internal/ingest", "internal/fanout", "internal/maintain"},
