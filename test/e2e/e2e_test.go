@@ -22,10 +22,19 @@ import (
 
 var bin string // the built programs
 
+// builtBin names the built programs to tests that run once more in a process of their own.
+const builtBin = "EVENTSPINE_E2E_BIN"
+
 func TestMain(m *testing.M) {
+	if bin = os.Getenv(builtBin); bin != "" {
+		os.Exit(m.Run())
+	}
 	dir, err := os.MkdirTemp("", "eventspine-bin-")
 	if err == nil {
 		err = harness.Build(context.Background(), dir, os.Getenv("EVENTSPINE_E2E_RACE") != "")
+	}
+	if err == nil {
+		err = os.Setenv(builtBin, dir)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

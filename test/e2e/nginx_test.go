@@ -25,24 +25,17 @@ func TestBehindNginx(t *testing.T) {
 	}
 	const count = 100
 	s := startWith(t, harness.Options{Redis: realRedis(t), Env: []string{"BRIDGE_DRAIN=1s", "BRIDGE_TRUSTED_PROXIES=127.0.0.1"}})
-	free, err := ports.Free(4)
+	second, secondURL, secondReady := secondBridge(t, s, "BRIDGE_DRAIN=1s", "BRIDGE_TRUSTED_PROXIES=127.0.0.1")
+	listen, err := ports.Addr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", free[i]) }
-	second, err := harness.Launch("bridge-2", t.TempDir(), []string{"INSTANCE_ID=bridge-2", "BRIDGE_ADDR=" + at(0), "METRICS_ADDR=" + at(1), "ZMQ_HEALTH=tcp://" + at(2),
-		"REDIS_URL=" + s.Redis, "JWT_SECRET=" + harness.Secret, "ZMQ_PROXY_XPUB=" + strings.Join(s.XPub, ","), "BRIDGE_DRAIN=1s", "BRIDGE_TRUSTED_PROXIES=127.0.0.1"}, filepath.Join(bin, "bridge"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = second.Stop(20 * time.Second) })
-	ready := map[*harness.Process]string{s.Bridge: s.Ready["bridge-1"] + "/readyz", second: "http://" + at(1) + "/readyz"}
+	ready := map[*harness.Process]string{s.Bridge: s.Ready["bridge-1"] + "/readyz", second: secondReady}
 	awaitReady := func(p *harness.Process) {
 		t.Helper()
 		eventually(t, 20*time.Second, func() bool { return harness.OK(ready[p]) == nil }, func() string { return p.Name + " is not ready" })
 	}
-	awaitReady(second)
-	front := nginx(t, at(3), strings.TrimPrefix(s.BridgeURL, "http://"), at(0))
+	front := nginx(t, listen, strings.TrimPrefix(s.BridgeURL, "http://"), strings.TrimPrefix(secondURL, "http://"))
 	sessionsByPolling(t, front, s.Token("poller"))
 	s.BridgeURL = front
 	everyone, p := gather(t, s, count)
@@ -59,6 +52,25 @@ func TestBehindNginx(t *testing.T) {
 		p.keep(count, within(2500*time.Millisecond)) // longer than fail_timeout
 	}
 	everyone.whole(t, p, 1)
+}
+
+// secondBridge joins the system, and is ready.
+func secondBridge(t *testing.T, s *harness.System, env ...string) (p *harness.Process, url, ready string) {
+	t.Helper()
+	free, err := ports.Free(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", free[i]) }
+	env = append(env, "INSTANCE_ID=bridge-2", "BRIDGE_ADDR="+at(0), "METRICS_ADDR="+at(1), "ZMQ_HEALTH=tcp://"+at(2),
+		"REDIS_URL="+s.Redis, "JWT_SECRET="+harness.Secret, "ZMQ_PROXY_XPUB="+strings.Join(s.XPub, ","))
+	if p, err = harness.Launch("bridge-2", t.TempDir(), env, filepath.Join(bin, "bridge")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Stop(20 * time.Second) })
+	ready = "http://" + at(1) + "/readyz"
+	eventually(t, 20*time.Second, func() bool { return harness.OK(ready) == nil }, func() string { return "bridge-2 is not ready" })
+	return p, "http://" + at(0), ready
 }
 
 // nginx runs with the example's configuration, for these addresses.

@@ -28,6 +28,7 @@ type surfer struct {
 	user, token string
 	cursor      bool
 	wait        func() time.Duration // before it comes back
+	http        *http.Client         // with which it connects; nil: the default
 
 	mu        sync.Mutex
 	up        int // connections it had
@@ -53,7 +54,7 @@ func (b *surfer) run(ctx context.Context, url string) {
 
 // visit is one connection, until it ends.
 func (b *surfer) visit(ctx context.Context, url string) error {
-	ws, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(url, "http")+"/socket.io/?EIO=4&transport=websocket", nil)
+	ws, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(url, "http")+"/socket.io/?EIO=4&transport=websocket", &websocket.DialOptions{HTTPClient: b.http})
 	if err != nil {
 		return err
 	}
@@ -117,13 +118,18 @@ func (b *surfer) event(text []byte) {
 	if json.Unmarshal(args[len(args)-1], &offset) == nil {
 		b.offset = offset
 	}
+	b.took(args[1])
+}
+
+// took notes an event, or what the server says about a replay.
+func (b *surfer) took(payload []byte) {
 	var e struct {
 		ID, UserID string
 		Seq, Epoch uint64
 		Last       *replay.Position // of synced
 		Data       struct{ At int64 }
 	}
-	if json.Unmarshal(args[1], &e) != nil {
+	if json.Unmarshal(payload, &e) != nil {
 		return
 	}
 	switch {
@@ -159,6 +165,7 @@ type poster struct {
 	own   map[string][]string
 	all   []string
 	n     int
+	pad   string // makes events large
 }
 
 func (p *poster) post(users ...string) {
@@ -167,7 +174,7 @@ func (p *poster) post(users ...string) {
 	for i, user := range users {
 		id := "storm-" + strconv.Itoa(p.n)
 		p.n++
-		lines[i] = fmt.Appendf(nil, `{"id":%q,"type":"notification.storm","userId":%q,"data":{"at":%d}}`, id, user, time.Now().UnixNano())
+		lines[i] = fmt.Appendf(nil, `{"id":%q,"type":"notification.storm","userId":%q,"data":{"at":%d,"pad":%q}}`, id, user, time.Now().UnixNano(), p.pad)
 		if user == "*" {
 			p.all = append(p.all, id)
 		} else {
@@ -180,12 +187,17 @@ func (p *poster) post(users ...string) {
 	}
 }
 
-// keep posts 20 events each 50 ms, and now and then one for everybody.
+// keep posts 20 events each 50 ms for some of the first users, and now and then one for everybody.
 func (p *poster) keep(busy int, until func() bool) {
+	p.pace(func(int) string { return p.users[rand.IntN(busy)] }, until)
+}
+
+// pace is keep for the users that pick gives.
+func (p *poster) pace(pick func(k int) string, until func() bool) {
 	for i := 0; !until(); i++ {
 		users := make([]string, 20)
 		for k := range users {
-			users[k] = p.users[rand.IntN(busy)]
+			users[k] = pick(k)
 		}
 		if i%10 == 0 {
 			users[7] = "*"
@@ -200,13 +212,18 @@ func within(d time.Duration) func() bool {
 	return func() bool { return time.Now().After(end) }
 }
 
+// stormOf is how many clients come at a time: EVENTSPINE_STORM, or usual.
+func stormOf(usual int) int {
+	if n, err := strconv.Atoi(os.Getenv("EVENTSPINE_STORM")); err == nil {
+		return n
+	}
+	return usual
+}
+
 // TestABridgeIsKilled with 500 clients (EVENTSPINE_STORM: another number), which come back within
 // a second: each gets every event that was accepted, in order, also who never got one before.
 func TestABridgeIsKilled(t *testing.T) {
-	count := 500
-	if n, err := strconv.Atoi(os.Getenv("EVENTSPINE_STORM")); err == nil {
-		count = n
-	}
+	count := stormOf(500)
 	for _, mode := range []string{"all", "users"} {
 		t.Run(mode, func(t *testing.T) {
 			s := startWith(t, harness.Options{Redis: realRedis(t), Env: []string{"BRIDGE_SUBSCRIBE=" + mode, "BRIDGE_HANDSHAKE_RATE=5000"}})
@@ -321,16 +338,41 @@ func (c surfers) whole(t *testing.T, p *poster, recovered int) {
 	}
 }
 
+// undisturbed wants each to have had one connection, and nothing twice.
+func (c surfers) undisturbed(t *testing.T) {
+	t.Helper()
+	for _, b := range c {
+		b.mu.Lock()
+		if b.up != 1 || b.repeats != 0 {
+			t.Errorf("%s had %d connections, and %d events twice", b.user, b.up, b.repeats)
+		}
+		b.mu.Unlock()
+	}
+}
+
 // figures says how old live events were when they came, of those that were sent since then.
 func (c surfers) figures(t *testing.T, since time.Time) {
 	t.Helper()
+	t.Logf("%s; %v since the bridge was back", lateness(c.lately()), time.Since(since).Round(time.Millisecond))
+}
+
+// lately is how old events were when they came, since it was last asked.
+func (c surfers) lately() []time.Duration {
 	var late []time.Duration
 	for _, b := range c {
 		b.mu.Lock()
 		late = append(late, b.late...)
+		b.late = nil
 		b.mu.Unlock()
+	}
+	return late
+}
+
+func lateness(late []time.Duration) string {
+	if len(late) == 0 {
+		return "of no deliveries"
 	}
 	slices.Sort(late)
 	at := func(q float64) time.Duration { return late[int(q*float64(len(late)-1))].Round(10 * time.Microsecond) }
-	t.Logf("of %d deliveries p50 %v, p90 %v, p99 %v, the last %v; %v since the bridge was back", len(late), at(0.5), at(0.9), at(0.99), at(1), time.Since(since).Round(time.Millisecond))
+	return fmt.Sprintf("of %d deliveries p50 %v, p90 %v, p99 %v, the last %v", len(late), at(0.5), at(0.9), at(0.99), at(1))
 }
