@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"eventspine/test/harness"
+	"eventspine/test/netns"
 )
 
 // number is the value of a setting of the run.
@@ -43,7 +44,8 @@ func build(t *testing.T, p Plan) string {
 }
 
 // TestChaos is `make chaos`: a plan of every kind of harm, or of CHAOS_KINDS. The seed is
-// printed; CHAOS_SEED runs it again. The history is left in CHAOS_KEEP.
+// printed; CHAOS_SEED runs it again. The history is left in CHAOS_KEEP. With CHAOS_NETWORK it runs in
+// a network of its own, where packets vanish too.
 func TestChaos(t *testing.T) {
 	if os.Getenv("CHAOS_SECONDS") == "" {
 		t.Skip("make chaos runs it")
@@ -52,10 +54,28 @@ func TestChaos(t *testing.T) {
 	for _, k := range strings.FieldsFunc(os.Getenv("CHAOS_KINDS"), func(r rune) bool { return r == ',' || r == ' ' }) {
 		kinds = append(kinds, Kind(k))
 	}
+	o := Options{Rate: number(t, "CHAOS_RATE", 1000), Users: int(number(t, "CHAOS_USERS", 300))}
+	if os.Getenv("CHAOS_NETWORK") != "" {
+		if len(kinds) == 0 {
+			kinds = allKinds()
+		}
+		if !netns.Rerun(t) {
+			return
+		}
+		o.Wire = &netns.Rules{}
+	}
 	seed := uint64(number(t, "CHAOS_SEED", float64(time.Now().Unix())))
 	length := time.Duration(number(t, "CHAOS_SECONDS", 120) * float64(time.Second))
 	gap := time.Duration(number(t, "CHAOS_GAP", 8) * float64(time.Second))
-	verdict(t, Options{Plan: NewPlan(seed, length, gap, kinds...), Rate: number(t, "CHAOS_RATE", 1000), Users: int(number(t, "CHAOS_USERS", 300))})
+	o.Plan = NewPlan(seed, length, gap, kinds...)
+	verdict(t, o)
+}
+
+func allKinds() (all []Kind) {
+	for _, f := range append(every(), packets()...) {
+		all = append(all, f.Kind)
+	}
+	return all
 }
 
 // short are plans of a few faults each, the same every time.
@@ -90,7 +110,7 @@ func TestShortPlans(t *testing.T) {
 func verdict(t *testing.T, o Options) {
 	t.Helper()
 	o.ES = os.Getenv("EVENTSPINE_TEST_ES")
-	if o.ES == "" && !o.Plan.has(Search) {
+	if o.ES == "" && !o.Plan.has(Search) && o.Wire == nil {
 		t.Fatal("EVENTSPINE_TEST_ES is empty; make chaos starts an Elasticsearch and sets it")
 	}
 	o.Bin, o.Dir = build(t, o.Plan), t.TempDir()

@@ -31,6 +31,13 @@ const (
 	Search   Kind = "search"   // kill -9 of Elasticsearch, which takes some 20 s to come back
 )
 
+// Harm to the packets themselves, for a run that has a network of its own.
+const (
+	Hole   Kind = "hole"   // every packet of a link vanishes, also those that would end a connection
+	Lossy  Kind = "lossy"  // one packet in twenty of a link does
+	Narrow Kind = "narrow" // all links share 50 Mbit/s, and what does not fit in a queue of 0.2 s vanishes
+)
+
 // Loses reports whether the kind makes Redis forget what it said it had.
 func (k Kind) Loses() bool { return k == Rollback || k == Flush }
 
@@ -66,7 +73,18 @@ func (f Fault) Step() time.Duration {
 	return 0
 }
 
-// every lists each harm that there is once, without its time.
+var linkNames = [...]string{linkWork, linkPub, linkSub, linkRedis, linkSearch}
+
+// packets lists each harm to packets once, without its time.
+func packets() []Fault {
+	all := []Fault{{Kind: Narrow}}
+	for _, l := range linkNames {
+		all = append(all, Fault{Kind: Hole, Targets: []string{l}}, Fault{Kind: Lossy, Targets: []string{l}})
+	}
+	return all
+}
+
+// every lists each other harm that there is once, without its time.
 func every() []Fault {
 	var all []Fault
 	add := func(k Kind, targets ...string) { all = append(all, Fault{Kind: k, Targets: targets}) }
@@ -79,7 +97,7 @@ func every() []Fault {
 		add(Back, s)
 		add(Kill, s, services[(i+1)%len(services)])
 	}
-	for _, l := range []string{linkWork, linkPub, linkSub, linkRedis, linkSearch} {
+	for _, l := range linkNames {
 		add(Cut, l)
 		add(Slow, l)
 		add(Break, l)
@@ -96,13 +114,16 @@ func every() []Fault {
 	return all
 }
 
-// NewPlan chooses harms of the kinds (none: all) for a load of that length, one each gap. The
+// NewPlan chooses harms of the kinds (none: all but those to packets) for a load of that length, one each gap. The
 // same arguments give the same plan. No harm comes twice before each came once, so that a long
 // plan has them all; the last tenth of the time is left in peace.
 func NewPlan(seed uint64, length, gap time.Duration, kinds ...Kind) Plan {
 	r := rand.New(rand.NewPCG(seed, 0))
 	p := Plan{Seed: seed, Length: length}
-	all := slices.DeleteFunc(every(), func(f Fault) bool { return len(kinds) > 0 && !slices.Contains(kinds, f.Kind) })
+	all := every()
+	if len(kinds) > 0 {
+		all = slices.DeleteFunc(append(all, packets()...), func(f Fault) bool { return !slices.Contains(kinds, f.Kind) })
+	}
 	var order []int
 	for at := gap / 2; at < length*9/10; at += gap {
 		if len(order) == 0 {

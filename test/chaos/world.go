@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,9 +14,11 @@ import (
 	"time"
 
 	"eventspine/test/harness"
+	"eventspine/test/netns"
 )
 
-// Options say what a run needs. Elasticsearch is a real one that is there already.
+// Options say what a run needs. Elasticsearch is a real one that is there already. A plan that harms
+// packets needs Wire, and then has an Elasticsearch of its own, as the other is out of reach there.
 type Options struct {
 	Bin  string // directory of the built programs
 	Dir  string // for logs and data; must exist
@@ -25,14 +28,18 @@ type Options struct {
 	// Users is how many users there are, each with a browser.
 	Users int
 	Env   []string         // further NAME=VALUE for every process
+	Wire  *netns.Rules     // of the network that the run has to itself; nil: it has none
 	Say   func(string)     // told what happens
 	Clock func() time.Time // nil: time.Now
 }
 
 const (
 	lossRate = 0.01
-	slowness = 30 * time.Millisecond // of each piece on a slow link
-	diskSize = "512m"
+	lossyOf  = 5 // packets in a hundred
+
+	narrowRate = "50mbit"              // a quarter of what passes at 2,000 events/s, a packet counted at each hop
+	slowness   = 30 * time.Millisecond // of each piece on a slow link
+	diskSize   = "512m"
 )
 
 // world is the system with links in its ways, its Redis, and its disk.
@@ -76,7 +83,7 @@ func (w *world) start(ctx context.Context) error {
 		}
 		w.links[name] = append(w.links[name], l)
 	}
-	if w.o.Plan.has(Search) {
+	if w.o.Plan.has(Search) || w.o.Wire != nil {
 		if w.search, err = harness.StartSearch(ctx, w.o.Dir); err != nil {
 			return err
 		}
@@ -221,6 +228,8 @@ func (w *world) do(ctx context.Context, f Fault, l *load) error {
 		return w.search.Start()
 	case Full:
 		return w.fill(ctx, f.For)
+	case Hole, Lossy, Narrow:
+		return w.harmPackets(ctx, f)
 	default:
 		return w.harm(ctx, f)
 	}
@@ -358,6 +367,54 @@ func (w *world) harm(ctx context.Context, f Fault) error {
 	pause(ctx, f.For)
 	for _, l := range links {
 		l.heal()
+	}
+	return nil
+}
+
+// harmPackets loses packets for a while.
+func (w *world) harmPackets(ctx context.Context, f Fault) error {
+	if w.o.Wire == nil {
+		return fmt.Errorf("%s needs a network of the run's own", f.Kind)
+	}
+	err := w.losePackets(ctx, f)
+	if err == nil {
+		pause(ctx, f.For)
+	}
+	return errors.Join(err, w.healPackets(context.WithoutCancel(ctx), f))
+}
+
+// losePackets begins to lose packets on the way to a link and back, or on all ways.
+func (w *world) losePackets(ctx context.Context, f Fault) error {
+	if f.Kind == Narrow {
+		return w.bandwidth(ctx, "replace", "dev", "lo", "root", "tbf", "rate", narrowRate, "burst", "256kb", "latency", "200ms")
+	}
+	var ports []int
+	for _, l := range w.links[f.Targets[0]] {
+		ports = append(ports, l.l.Addr().(*net.TCPAddr).Port)
+	}
+	if f.Kind == Hole {
+		return w.o.Wire.Drop(ctx, netns.Ports(ports...)...)
+	}
+	return w.o.Wire.Lose(ctx, lossyOf, netns.Ports(ports...)...)
+}
+
+func (w *world) healPackets(ctx context.Context, f Fault) error {
+	if f.Kind == Narrow {
+		return w.bandwidth(ctx, "del", "dev", "lo", "root")
+	}
+	n, err := w.o.Wire.Dropped(ctx)
+	w.o.Say(fmt.Sprintf("%d packets vanished", n))
+	return errors.Join(err, w.o.Wire.Heal(ctx))
+}
+
+// bandwidth changes what passes through loopback.
+func (w *world) bandwidth(ctx context.Context, args ...string) error {
+	if _, err := w.o.Wire.Dropped(ctx); err != nil { // this is not a network of the run's own
+		return err
+	}
+	out, err := exec.CommandContext(ctx, "tc", append([]string{"qdisc"}, args...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("tc: %w %s", err, out)
 	}
 	return nil
 }
