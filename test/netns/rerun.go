@@ -3,6 +3,7 @@ package netns
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -57,15 +58,21 @@ func Rerun(t *testing.T) bool {
 	isolate(cmd)
 	runtime.LockOSThread() // the child ends with the thread that started it
 	defer runtime.UnlockOSThread()
-	out, err := cmd.CombinedOutput()
-	switch text := string(out); {
+	var out strings.Builder
+	cmd.Stdout = &out
+	if testing.Verbose() { // a long test is watched
+		cmd.Stdout = io.MultiWriter(&out, os.Stdout)
+	}
+	cmd.Stderr = cmd.Stdout
+	err = cmd.Run()
+	switch text := out.String(); {
 	case err != nil:
 		t.Errorf("in a network namespace: %v\n%s", err, text)
 	case strings.Contains(text, "--- SKIP: "+t.Name()+" ("):
 		t.Skipf("in a network namespace:\n%s", text)
 	case !strings.Contains(text, "--- PASS: "+t.Name()+" ("):
 		t.Errorf("in a network namespace the test did not run:\n%s", text)
-	default:
+	case !testing.Verbose():
 		t.Logf("in a network namespace:\n%s", text)
 	}
 	return false
