@@ -20,10 +20,10 @@ func TestQueueKeepsItsBounds(t *testing.T) {
 		for i := range rapid.IntRange(1, 60).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "put") {
 				m := Message{Text: fmt.Appendf(nil, "%0*d", rapid.IntRange(1, 30).Draw(t, "size"), i), Event: rapid.Bool().Draw(t, "event")}
-				events, eventBytes, replyBytes := q.events, q.eventBytes, q.replyBytes
+				events, eventBytes, waiting := q.events, q.eventBytes, *q.answers(len(m.Text) > q.MaxBytes/largeShare)
 				start, full := q.Put(m)
 				wantFull := m.Event && (events >= q.MaxMessages || events > 0 && eventBytes+len(m.Text) > q.MaxBytes) ||
-					!m.Event && replyBytes >= q.MaxBytes
+					!m.Event && waiting >= q.MaxBytes
 				if full != wantFull || start != (!full && !writing) {
 					t.Fatalf("put said start %v full %v; writing %v, want full %v", start, full, writing, wantFull)
 				}
@@ -64,6 +64,37 @@ func TestQueueAlwaysTakesOneMessage(t *testing.T) {
 	}
 	if start, full := q.Put(Message{Text: []byte("x")}); start || full {
 		t.Error("a closed queue wants a writer")
+	}
+}
+
+// A ping and its answer are small. They are not refused while a replay or the answer to a sync waits,
+// which may be larger than everything else together.
+func TestALargeAnswerLeavesRoomForSmallOnes(t *testing.T) {
+	big, small := Message{Text: make([]byte, 5000)}, Message{Text: []byte("3")}
+	for name, put := range map[string]func(*Queue) bool{
+		"one answer": func(q *Queue) bool { _, full := q.Put(big); return full },
+		"a group":    func(q *Queue) bool { _, full := q.PutAll([]Message{small, big}); return full },
+	} {
+		q := &Queue{MaxMessages: 10, MaxBytes: 1000}
+		if put(q) {
+			t.Errorf("%s: refused", name)
+		}
+		if !put(q) {
+			t.Errorf("%s: a second one, past the bound, was taken", name)
+		}
+		for i := range 1000 {
+			if _, full := q.Put(small); full {
+				t.Fatalf("%s: small answer %d was refused", name, i)
+			}
+		}
+		if _, full := q.Put(small); !full {
+			t.Errorf("%s: more small answers than the bound were taken", name)
+		}
+		for len(q.Take(nil, 1000)) > 0 {
+		}
+		if q.replyBytes != 0 || q.largeBytes != 0 || put(q) {
+			t.Errorf("%s: empty again, and %d and %d bytes wait", name, q.replyBytes, q.largeBytes)
+		}
 	}
 }
 

@@ -9,11 +9,17 @@ type Message struct {
 	Wire   []byte // a finished websocket frame whose end is Text, shared by all connections, or nil
 	Event  bool   // an event; otherwise an answer to the client
 	Binary bool   // Text is binary
+
+	large bool // an answer that is large, or of a group
 }
 
+// largeShare of the bytes that may wait is what makes an answer a large one.
+const largeShare = 8
+
 // Queue holds what a connection has not been sent yet. Events are bounded in number and bytes;
-// answers are bounded in bytes by themselves, and passed by at most one, so that a long replay
-// does not push out a live event. One message of either sort always fits. Safe for concurrent use.
+// small answers, and large ones with groups of answers, are each bounded in bytes by themselves, and
+// passed by at most one, so that a long replay pushes out neither a live event nor a ping or its
+// answer. One message of any sort always fits. Safe for concurrent use.
 type Queue struct {
 	MaxMessages, MaxBytes int // set before the first use
 
@@ -21,6 +27,7 @@ type Queue struct {
 	items                  []Message
 	events                 int
 	eventBytes, replyBytes int
+	largeBytes             int
 	writing                bool // somebody took messages and has not come back for more
 	closed                 bool
 }
@@ -45,15 +52,25 @@ func (q *Queue) put(m Message) (start, full bool) {
 		q.events++
 		q.eventBytes += n
 	default:
-		if q.replyBytes >= q.MaxBytes {
+		m.large = n > q.MaxBytes/largeShare
+		waiting := q.answers(m.large)
+		if *waiting >= q.MaxBytes {
 			return false, true
 		}
-		q.replyBytes += n
+		*waiting += n
 	}
 	q.items = append(q.items, m)
 	start = !q.writing
 	q.writing = true
 	return start, false
+}
+
+// answers is the bytes of the answers of one sort.
+func (q *Queue) answers(large bool) *int {
+	if large {
+		return &q.largeBytes
+	}
+	return &q.replyBytes
 }
 
 // PutAll is Put for answers that belong together: nothing comes between them, and the bound is
@@ -68,12 +85,12 @@ func (q *Queue) PutAll(all []Message) (start, full bool) {
 	switch {
 	case q.closed, len(all) == 0:
 		return false, false
-	case q.replyBytes >= q.MaxBytes:
+	case q.largeBytes >= q.MaxBytes:
 		return false, true
 	}
-	q.replyBytes += n
+	q.largeBytes += n
 	for _, m := range all {
-		m.Event = false
+		m.Event, m.large = false, true
 		q.items = append(q.items, m)
 	}
 	start = !q.writing
@@ -114,7 +131,7 @@ func (q *Queue) Take(buf []Message, maxBytes int) []Message {
 			q.events--
 			q.eventBytes -= len(m.Text)
 		} else {
-			q.replyBytes -= len(m.Text)
+			*q.answers(m.large) -= len(m.Text)
 		}
 		n++
 	}
@@ -139,7 +156,7 @@ func (q *Queue) Close() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := q.events
-	q.closed, q.items, q.events, q.eventBytes, q.replyBytes = true, nil, 0, 0, 0
+	q.closed, q.items, q.events, q.eventBytes, q.replyBytes, q.largeBytes = true, nil, 0, 0, 0, 0
 	return n
 }
 
