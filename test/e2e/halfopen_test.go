@@ -3,10 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -14,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"eventspine/internal/bridge/replay"
-	"eventspine/internal/socketio/client"
 	"eventspine/test/harness"
 	"eventspine/test/netns"
 )
@@ -110,9 +105,15 @@ func startOutage(t *testing.T, network, each int, env ...string) *outage {
 	t.Parallel() // it mostly waits
 	o := &outage{T: t, s: s, p: &poster{t: t, s: s, own: map[string][]string{}}, network: network, rules: netns.Rules{Name: fmt.Sprint("outage", network)}}
 	o.stay = o.invite("stays", o.address(1), 2)
-	o.p.post(o.p.users...)
+	for over := within(1500 * time.Millisecond); !over(); <-time.After(100 * time.Millisecond) { // all have pinged
+		o.p.post(o.p.users...)
+	}
 	o.stay.surfers().whole(t, o.p, 0)
-	o.base = o.count()
+	for range 10 { // requests come and go
+		n := o.base.goroutines
+		o.base = o.count()
+		o.base.goroutines = max(o.base.goroutines, n)
+	}
 	o.gone = o.invite("goes", o.address(2), each)
 	o.p.keep(len(o.p.users), within(time.Second))
 	o.stay.surfers().whole(t, o.p, 0)
@@ -222,144 +223,12 @@ func (o *outage) invite(name, from string, each int) guests {
 	var c guests
 	for i := range each {
 		for kind, visit := range map[string]func(*surfer, context.Context, string) error{
-			"eio3": (*surfer).visitOld, "eio4": (*surfer).visit, "polling": (*surfer).visitByPolling} {
+			"eio3": (*surfer).visitOld, "eio4": (*surfer).visit, "polling3": (*surfer).visitOldByPolling, "polling4": (*surfer).visitByPolling} {
 			user := fmt.Sprintf("%s.%s.%d", name, kind, i)
-			g := &guest{visit: visit, surfer: &surfer{user: user, token: o.s.Token(user), cursor: kind == "eio3" || i%2 == 1, seen: map[string]bool{}}}
+			g := &guest{visit: visit, surfer: &surfer{user: user, token: o.s.Token(user), cursor: strings.HasSuffix(kind, "3") || i%2 == 1, seen: map[string]bool{}}}
 			g.connect(o.T, o.s.BridgeURL, from)
 			c, o.p.users = append(c, g), append(o.p.users, user)
 		}
 	}
 	return c
-}
-
-// guest is a surfer that comes when it is told to.
-type guest struct {
-	*surfer
-	visit func(*surfer, context.Context, string) error
-	leave func() // and does not come back by itself
-}
-
-type guests []*guest
-
-func (c guests) surfers() surfers {
-	all := make(surfers, len(c))
-	for i, g := range c {
-		all[i] = g.surfer
-	}
-	return all
-}
-
-// connect returns when the client is connected, from the address.
-func (g *guest) connect(t *testing.T, url, from string) {
-	t.Helper()
-	transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	g.http = &http.Client{Transport: transport}
-	before := g.ups()
-	go func() { ended <- g.visit(g.surfer, ctx, url) }()
-	var left error
-	g.leave = func() {
-		cancel()
-		if left == nil {
-			left = errors.Join(<-ended, errLeft)
-			transport.CloseIdleConnections()
-		}
-	}
-	t.Cleanup(g.leave)
-	eventually(t, 10*time.Second, func() bool { return g.ups() > before }, func() string { return g.user + " is not connected" })
-}
-
-var errLeft = errors.New("it left")
-
-func (b *surfer) ups() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.up
-}
-
-// visitOld is a visit by Engine.IO 3, with a sync at its beginning.
-func (b *surfer) visitOld(ctx context.Context, url string) error {
-	c, err := client.Dial(ctx, url, b.token, client.Options{HTTP: b.http})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close() }()
-	b.mu.Lock()
-	began := b.at
-	b.mu.Unlock()
-	since := any(began)
-	if began == (replay.Position{}) {
-		since = "now"
-	}
-	missed, info, err := c.SyncSince(ctx, since)
-	var last replay.Position
-	if err := errors.Join(err, json.Unmarshal(info.Last, &last)); err != nil || !info.Complete || info.More {
-		return fmt.Errorf("sync: %+v %w", info, err)
-	}
-	b.mu.Lock()
-	if b.up++; began != (replay.Position{}) {
-		b.recovered++
-	}
-	for _, e := range missed {
-		b.took(e)
-	}
-	b.at = last
-	b.mu.Unlock()
-	for {
-		_, e, err := c.Recv(ctx)
-		if err != nil {
-			return err
-		}
-		if s := look("", e); s.UserID == "*" && s.Seq <= last.All || s.UserID != "*" && s.Seq <= last.User {
-			continue // it was in the answer
-		}
-		b.mu.Lock()
-		b.took(e)
-		b.mu.Unlock()
-	}
-}
-
-// visitByPolling is a visit by long-polling.
-func (b *surfer) visitByPolling(ctx context.Context, url string) error {
-	url += "/socket.io/?EIO=4&transport=polling"
-	var hello struct{ SID string }
-	for {
-		text, err := b.ask(ctx, http.MethodGet, url, "")
-		if err != nil {
-			return err
-		}
-		if hello.SID == "" {
-			if err := json.Unmarshal([]byte(strings.TrimPrefix(text, "0")), &hello); err != nil {
-				return err
-			}
-			url += "&sid=" + hello.SID
-		}
-		for m := range strings.SplitSeq(text, "\x1e") {
-			answer := b.packet(m)
-			if answer == "" {
-				continue
-			}
-			if _, err := b.ask(ctx, http.MethodPost, url, answer); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func (b *surfer) ask(ctx context.Context, method, url, body string) (string, error) {
-	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
-	if err != nil {
-		return "", err
-	}
-	answer, err := b.http.Do(r)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", answer.Status, text)
-	}
-	return string(text), err
 }
