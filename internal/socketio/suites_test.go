@@ -17,6 +17,8 @@ import (
 
 	"github.com/googollee/go-socket.io/engineio"
 	"github.com/googollee/go-socket.io/engineio/transport"
+	"github.com/googollee/go-socket.io/engineio/transport/polling"
+	"github.com/googollee/go-socket.io/engineio/transport/websocket"
 
 	"eventspine/internal/socketio/engine"
 	"eventspine/internal/socketio/hub"
@@ -49,6 +51,7 @@ func TestPublicSuites(t *testing.T) {
 	}{
 		{"Engine.IO 4", "docs/engine.io-protocol/v4-test-suite", echoEngine, 24, 1},
 		{"Engine.IO 3", "docs/engine.io-protocol/v3-test-suite", echoOld, 14, 1},
+		{"Engine.IO 3 of go-socket.io alone", "docs/engine.io-protocol/v3-test-suite", echoAlone, 0, 1}, // to compare with
 		{"Socket.IO 5", "docs/socket.io-protocol/v5-test-suite", echoSockets, 32, 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -215,6 +218,20 @@ func echoOld(t *testing.T) http.Handler {
 		r.URL.RawQuery = q.Encode()
 		s.ServeHTTP(w, r)
 	})
+}
+
+// echoAlone is go-socket.io's own Engine.IO server.
+func echoAlone(t *testing.T) http.Handler {
+	e := engineio.NewServer(&engineio.Options{PingInterval: suitePing, PingTimeout: suiteTimeout,
+		Transports: []transport.Transport{websocket.Default, polling.Default}})
+	var loops sync.WaitGroup
+	loops.Go(func() {
+		for c, err := e.Accept(); err == nil; c, err = e.Accept() {
+			loops.Go(func() { echoPackets(c) })
+		}
+	})
+	t.Cleanup(func() { _ = e.Close(); loops.Wait() })
+	return e
 }
 
 func echoPackets(c engineio.Conn) {
