@@ -56,7 +56,7 @@ func (h *heldBack) pass(c net.Conn, addr string, ended <-chan struct{}) {
 	var back sync.WaitGroup
 	back.Go(func() { _, _ = io.Copy(c, s); _ = c.Close() })
 	defer back.Wait()
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for r := bufio.NewReader(c); ; {
 		command, held, err := readCommand(r)
 		if err != nil {
