@@ -44,7 +44,7 @@ func serve(ctx context.Context) error {
 	h := hub.New(100, 100_000, hub.Options{})
 	s, err := socketio.New(socketio.Options{Hub: h, HandshakeRate: 1_000_000, PendingPolls: 10_000,
 		Verify: func(_ context.Context, token string) (socketio.User, error) {
-			return socketio.User{ID: token, Expires: time.Now().Add(time.Hour)}, nil
+			return socketio.User{ID: token, Expires: time.Now().Add(24 * time.Hour)}, nil
 		}})
 	if err != nil {
 		return err

@@ -12,7 +12,6 @@ import (
 
 	"eventspine/internal/event"
 	"eventspine/internal/journal"
-	"eventspine/internal/rdb"
 	"eventspine/internal/socketio"
 	"eventspine/internal/socketio/client"
 	"eventspine/internal/testkit"
@@ -155,15 +154,7 @@ func caughtUp(t *testing.T, c *client.Client, since at) (events []json.RawMessag
 // storer stores events of one user past the bridge.
 func storer(t *testing.T, url string) func(id string) journal.Stored {
 	t.Helper()
-	redis, err := rdb.Open(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = redis.Close() })
-	j := journal.New(redis, journal.Options{})
-	if err := j.Ready(short(t)); err != nil {
-		t.Fatal(err)
-	}
+	j := openJournal(t, url)
 	return func(id string) journal.Stored {
 		t.Helper()
 		raw := fmt.Appendf(nil, `{"id":%q,"type":"status","userId":"ana","timestamp":%d}`, id, noon)

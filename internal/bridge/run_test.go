@@ -211,18 +211,25 @@ func TestEventsReachBrowsers(t *testing.T) {
 	}
 }
 
+// openJournal is another's way to the journal.
+func openJournal(t *testing.T, url string) *journal.Journal {
+	t.Helper()
+	redis, err := rdb.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = redis.Close() })
+	j := journal.New(redis, journal.Options{})
+	if err := j.Ready(short(t)); err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
 // TestSyncFromTheJournal runs on both Redis servers: what was missed comes back, in order.
 func TestSyncFromTheJournal(t *testing.T) {
 	testkit.EachRedis(t, func(t *testing.T, url string) {
-		redis, err := rdb.Open(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = redis.Close() })
-		j := journal.New(redis, journal.Options{})
-		if err := j.Ready(short(t)); err != nil {
-			t.Fatal(err)
-		}
+		j := openJournal(t, url)
 		seqs := map[string]uint64{}
 		for i, user := range []string{"ana", "*", "bob", "ana", "*", "ana"} {
 			raw := fmt.Appendf(nil, `{"id":"e%d","type":"status","userId":%q,"processedAt":%d}`, i, user, time.Now().UnixMilli()+int64(i))
