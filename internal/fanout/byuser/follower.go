@@ -61,7 +61,9 @@ type Follower struct {
 	heads   []head        // by partition
 	seen    uint64        // Feed.Changes at the last look at everybody
 	wake    context.CancelFunc
+	begun   []*lane       // that are to be placed
 	joins   chan struct{} // there are changes; holds one
+	settles chan struct{} // there are lanes in begun; holds one
 	looks   chan struct{} // there are partitions to be looked at; holds one
 
 	awake context.Context // Recv's: ends when there is something in out
@@ -110,7 +112,7 @@ func New(o Options) (*Follower, error) {
 		return nil, fault.Errorf("open follower", fault.Invalid, "feed, journal, partitions and window are needed")
 	}
 	f := &Follower{opt: o, log: quiet.New(o.Log, time.Second), heads: make([]head, o.Partitions),
-		joins: make(chan struct{}, 1), looks: make(chan struct{}, 1), reads: make(chan struct{}, concurrent)}
+		joins: make(chan struct{}, 1), settles: make(chan struct{}, 1), looks: make(chan struct{}, 1), reads: make(chan struct{}, concurrent)}
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	for range o.Partitions {
 		f.lanes = append(f.lanes, map[string]*lane{})
@@ -122,6 +124,7 @@ func New(o Options) (*Follower, error) {
 	})
 	f.Watch(event.Everybody, true)
 	f.wg.Go(f.join)
+	f.wg.Go(f.settle)
 	f.wg.Go(f.lookAll)
 	return f, nil
 }

@@ -366,6 +366,7 @@ func TestTheProxyIsAwayWhenAUserComes(t *testing.T) {
 		w.away = true
 		f, r, end := start(t, w)
 		defer end()
+		time.Sleep(time.Second) // what is for everybody waits for the proxy already
 		f.Watch("ana", true)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

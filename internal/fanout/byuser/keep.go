@@ -2,6 +2,7 @@ package byuser
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"eventspine/internal/event"
@@ -60,8 +61,9 @@ func (f *Follower) subscribe() (fresh []*lane) {
 	return fresh
 }
 
-// begin learns where the journal ends, waits until the subscriptions are in effect, and looks what
-// was stored in between. What comes from the wire meanwhile waits in the lanes.
+// begin learns where the journal ends, which is where the lanes begin. What comes from the wire
+// meanwhile waits in the lanes. The rest is left to settle: who comes while the proxies are away
+// need not wait for those who came before.
 func (f *Follower) begin(fresh []*lane) {
 	var heads []journal.Head
 	if f.try("where the journal ends cannot be read", func(ctx context.Context) (err error) {
@@ -75,24 +77,48 @@ func (f *Follower) begin(fresh []*lane) {
 	}
 	f.mu.Lock()
 	for _, l := range fresh {
-		l.begins = true
+		l.begins, l.from = true, heads[l.partition].Seq
+	}
+	if f.begun = append(f.begun, fresh...); len(f.begun) > 2*f.count {
+		f.begun = slices.DeleteFunc(f.begun, func(l *lane) bool { return f.lanes[l.partition][l.user] != l })
 	}
 	f.mu.Unlock()
-	if f.opt.Feed.Confirm(f.ctx) != nil {
-		return // closed
+	poke(f.settles)
+}
+
+// settle places the lanes that have begun, once their subscriptions are in effect.
+func (f *Follower) settle() {
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-f.settles:
+		}
+		f.mu.Lock()
+		begun := f.begun
+		f.begun = nil
+		f.mu.Unlock()
+		if f.opt.Feed.Confirm(f.ctx) != nil {
+			return // closed
+		}
+		f.place(begun)
 	}
+}
+
+// place places lanes, and looks what was stored since they began.
+func (f *Follower) place(lanes []*lane) {
 	began := time.Now()
-	newest, err := f.newest(fresh)
+	newest, err := f.newest(lanes)
 	if err != nil {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, l := range fresh {
+	for i, l := range lanes {
 		if f.lanes[l.partition][l.user] != l {
 			continue // gone again
 		}
-		f.give(l.place(heads[l.partition].Seq), true)
+		f.give(l.place(l.from), true)
 		l.newest(newest[i], began)
 		close(l.ready)
 		f.fill(l, settleWire)

@@ -17,7 +17,8 @@ const (
 type lane struct {
 	user      string
 	partition int
-	begins    bool          // it is known where
+	begins    bool          // from is known
+	from      uint64        // where the journal ended
 	ready     chan struct{} // closed when it is placed, and nothing is missed any more
 
 	placed  bool
