@@ -47,7 +47,7 @@ type Deps struct {
 	feed       *fanout.Subscriber // followed by events
 	events     follower           // nil: Open failed before
 	byUser     *byuser.Follower   // nil: all users are followed
-	placed     <-chan struct{}    // closed when all of them are
+	placed     <-chan struct{}    // closed when it is known where events begins; nil with byUser
 	journal    *journal.Journal
 	hub        *hub.Hub
 	tokens     *auth.Verifier

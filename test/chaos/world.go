@@ -37,7 +37,7 @@ const (
 	lossRate = 0.01
 	lossyOf  = 5 // packets in a hundred
 
-	narrowRate = "50mbit"              // a quarter of what passes at 2,000 events/s, a packet counted at each hop
+	narrowRate = "50mbit"              // about a third of what 2,000 events/s need, on some fifteen hops
 	slowness   = 30 * time.Millisecond // of each piece on a slow link
 	diskSize   = "512m"
 )
