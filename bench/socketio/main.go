@@ -30,7 +30,7 @@ type options struct {
 }
 
 func main() {
-	run.Collector(os.Environ()) // as in the services
+	run.Collector(os.Environ(), run.GCHolding) // as in the bridge
 	ctx, stop := run.Signals(context.Background())
 	code := start(ctx, os.Args[1:])
 	stop()

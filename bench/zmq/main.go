@@ -29,7 +29,7 @@ type options struct {
 }
 
 func main() {
-	run.Collector(os.Environ()) // as in the services
+	run.Collector(os.Environ(), run.GCMoving) // as in the services
 	ctx, stop := run.Signals(context.Background())
 	code := start(ctx, os.Args[1:])
 	stop()

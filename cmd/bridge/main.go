@@ -8,10 +8,11 @@ import (
 
 func main() {
 	run.Main(run.Service[bridge.Config, *bridge.Deps]{
-		Name:   "bridge",
-		Prefix: "BRIDGE_",
-		Config: bridge.DefaultConfig(),
-		Open:   bridge.Open,
-		Run:    bridge.Run,
+		Name:      "bridge",
+		Prefix:    "BRIDGE_",
+		GCPercent: run.GCHolding,
+		Config:    bridge.DefaultConfig(),
+		Open:      bridge.Open,
+		Run:       bridge.Run,
 	})
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	run.Collector(os.Environ()) // dev is all five services
+	run.Collector(os.Environ(), run.GCMoving) // dev is all five services
 	ctx, stop := run.Signals(context.Background())
 	code := execute(ctx)
 	stop()

@@ -3,6 +3,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,11 +29,12 @@ const (
 // Service describes a node to Main: its name, its default settings and its two functions.
 // C is the Config, D what Open made: the bound sockets and opened clients that Run owns.
 type Service[C any, D any] struct {
-	Name   string
-	Prefix string // of the settings that are its own, such as WORKER_
-	Config C
-	Open   func(context.Context, C) (D, error)
-	Run    func(context.Context, C, D) error
+	Name      string
+	Prefix    string // of the settings that are its own, such as WORKER_
+	GCPercent int    // for Collector; default GCMoving
+	Config    C
+	Open      func(context.Context, C) (D, error)
+	Run       func(context.Context, C, D) error
 }
 
 // Main runs the service until SIGTERM or SIGINT and ends the process. The first signal asks
@@ -42,7 +44,7 @@ func Main[C any, D any, P interface {
 	*C
 	config.Service
 }](s Service[C, D]) {
-	Collector(os.Environ())
+	Collector(os.Environ(), cmp.Or(s.GCPercent, GCMoving))
 	ctx, stop := Signals(context.Background())
 	code := command[C, D, P](ctx, s, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	stop()
@@ -92,20 +94,23 @@ func explained(err error) error {
 	return err
 }
 
-// gcPercent is how much a process may allocate between two garbage collections, in percent of
-// what it holds. At Go's 100 a process that holds 4 MB and moves 500 MB a second collects a
-// hundred times a second, for a third of its CPU; these processes hold little.
-const gcPercent = 400
+// How much a process may allocate between two garbage collections, in percent of what it holds. At
+// Go's 100 a process that holds 4 MB and moves 500 MB a second collects a hundred times a second,
+// for a third of its CPU.
+const (
+	GCMoving  = 400 // for a process that holds little
+	GCHolding = 200 // for one that holds something for each of thousands of clients
+)
 
-// Collector sets the garbage collector of this process for moving much and holding little,
-// unless GOGC is in the environment. Call it once, from main.
-func Collector(environ []string) {
+// Collector sets the garbage collector of this process to the percentage, unless GOGC is in the
+// environment. Call it once, from main.
+func Collector(environ []string, percent int) {
 	for _, v := range environ {
 		if strings.HasPrefix(v, "GOGC=") {
 			return
 		}
 	}
-	debug.SetGCPercent(gcPercent)
+	debug.SetGCPercent(percent)
 }
 
 // Logger is the JSON logger of a service.

@@ -189,14 +189,14 @@ func TestCollector(t *testing.T) {
 		environ []string
 		want    int
 	}{
-		{nil, gcPercent},
-		{[]string{"PATH=/bin", "GOGCX=7"}, gcPercent},
+		{nil, GCHolding},
+		{[]string{"PATH=/bin", "GOGCX=7"}, GCHolding},
 		{[]string{"GOGC=50"}, 100},
 		{[]string{"PATH=/bin", "GOGC=off"}, 100},
 		{[]string{"GOGC="}, 100},
 	} {
 		debug.SetGCPercent(100)
-		Collector(c.environ)
+		Collector(c.environ, GCHolding)
 		if got := debug.SetGCPercent(100); got != c.want {
 			t.Errorf("%q: %d %%, want %d", c.environ, got, c.want)
 		}
