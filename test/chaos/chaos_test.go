@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,8 +45,8 @@ func build(t *testing.T, p Plan) string {
 }
 
 // TestChaos is `make chaos`: a plan of every kind of harm, or of CHAOS_KINDS. The seed is
-// printed; CHAOS_SEED runs it again. The history is left in CHAOS_KEEP. With CHAOS_NETWORK it runs in
-// a network of its own, where packets vanish too.
+// printed; CHAOS_SEED runs it again. The history is left in CHAOS_KEEP. With CHAOS_NETWORK it runs on
+// machines with addresses of their own, between which packets vanish, or are late.
 func TestChaos(t *testing.T) {
 	if os.Getenv("CHAOS_SECONDS") == "" {
 		t.Skip("make chaos runs it")
@@ -57,12 +58,12 @@ func TestChaos(t *testing.T) {
 	o := Options{Rate: number(t, "CHAOS_RATE", 1000), Users: int(number(t, "CHAOS_USERS", 300))}
 	if os.Getenv("CHAOS_NETWORK") != "" {
 		if len(kinds) == 0 {
-			kinds = allKinds()
+			kinds = apartKinds()
 		}
 		if !netns.Rerun(t) {
 			return
 		}
-		o.Wire = &netns.Rules{}
+		o.Apart = true
 	}
 	seed := uint64(number(t, "CHAOS_SEED", float64(time.Now().Unix())))
 	length := time.Duration(number(t, "CHAOS_SECONDS", 120) * float64(time.Second))
@@ -71,9 +72,12 @@ func TestChaos(t *testing.T) {
 	verdict(t, o)
 }
 
-func allKinds() (all []Kind) {
+// apartKinds are all that a run in a network of its own can do.
+func apartKinds() (all []Kind) {
 	for _, f := range append(every(), packets()...) {
-		all = append(all, f.Kind)
+		if !slices.Contains(relayed, f.Kind) {
+			all = append(all, f.Kind)
+		}
 	}
 	return all
 }
@@ -106,11 +110,39 @@ func TestShortPlans(t *testing.T) {
 	}
 }
 
+// apart is the short plan of a run on machines of its own.
+var apart = Plan{Length: 20 * time.Second, Faults: []Fault{
+	{2 * time.Second, 2 * time.Second, Hole, []string{"processing"}},
+	{6 * time.Second, 2 * time.Second, Late, []string{"delivery"}},
+	{10 * time.Second, time.Second, Kill, []string{"worker-2"}},
+	{13 * time.Second, 2 * time.Second, Lossy, []string{"outside"}},
+	{17 * time.Second, time.Second, Hole, []string{linkSub}},
+}}
+
+// TestMachinesApart: each on its own address, with what vanishes and is late between them.
+func TestMachinesApart(t *testing.T) {
+	if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") == "" {
+		t.Skip("needs redis-server and Elasticsearch; make test runs it")
+	}
+	if netns.Rerun(t) {
+		verdict(t, Options{Plan: apart, Rate: 300, Users: 60, Apart: true})
+	}
+}
+
+// TestAHarmThatCannotBeDone: a plan that wants it ends the run, with a word about what is missing.
+func TestAHarmThatCannotBeDone(t *testing.T) {
+	for _, f := range []Fault{{Kind: Hole, Targets: []string{linkSub}}, {Kind: Drop, Targets: []string{linkSub}}, {Kind: Cut, Targets: []string{"nowhere"}}} {
+		if err := (&world{}).do(t.Context(), f, nil); err == nil || !strings.Contains(err.Error(), string(f.Kind)) {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
 // verdict runs a plan and fails the test for what the checker finds.
 func verdict(t *testing.T, o Options) {
 	t.Helper()
 	o.ES = os.Getenv("EVENTSPINE_TEST_ES")
-	if o.ES == "" && !o.Plan.has(Search) && o.Wire == nil {
+	if o.ES == "" && !o.Plan.has(Search) && !o.Apart {
 		t.Fatal("EVENTSPINE_TEST_ES is empty; make chaos starts an Elasticsearch and sets it")
 	}
 	o.Bin, o.Dir = build(t, o.Plan), t.TempDir()

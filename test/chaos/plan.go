@@ -31,11 +31,12 @@ const (
 	Search   Kind = "search"   // kill -9 of Elasticsearch, which takes some 20 s to come back
 )
 
-// Harm to the packets themselves, for a run that has a network of its own.
+// Harm to the packets between machines, for a run in a network of its own. Only these name a machine.
 const (
-	Hole   Kind = "hole"   // every packet of a link vanishes, also those that would end a connection
-	Lossy  Kind = "lossy"  // one packet in twenty of a link does
-	Narrow Kind = "narrow" // all links share 50 Mbit/s, and what does not fit in a queue of 0.2 s vanishes
+	Hole   Kind = "hole"   // every packet of a link or of a machine vanishes, also those that would end a connection
+	Lossy  Kind = "lossy"  // one packet in twenty does
+	Late   Kind = "late"   // each is 30 ms late, give or take 10
+	Narrow Kind = "narrow" // all machines share 50 Mbit/s, and what would wait for more than 0.2 s vanishes
 )
 
 // Loses reports whether the kind makes Redis forget what it said it had.
@@ -78,11 +79,19 @@ var linkNames = [...]string{linkWork, linkPub, linkSub, linkRedis, linkSearch}
 // packets lists each harm to packets once, without its time.
 func packets() []Fault {
 	all := []Fault{{Kind: Narrow}}
-	for _, l := range linkNames {
-		all = append(all, Fault{Kind: Hole, Targets: []string{l}}, Fault{Kind: Lossy, Targets: []string{l}})
+	for _, k := range []Kind{Hole, Lossy, Late} {
+		for _, l := range linkNames {
+			all = append(all, Fault{Kind: k, Targets: []string{l}})
+		}
+		for _, m := range machines {
+			all = append(all, Fault{Kind: k, Targets: []string{m.name}})
+		}
 	}
 	return all
 }
+
+// relayed are the harms of links that are in a connection's way: in a network of its own a run has none.
+var relayed = []Kind{Drop, Cut, Slow, Break}
 
 // every lists each other harm that there is once, without its time.
 func every() []Fault {
@@ -114,7 +123,7 @@ func every() []Fault {
 	return all
 }
 
-// NewPlan chooses harms of the kinds (none: all but those to packets) for a load of that length, one each gap. The
+// NewPlan chooses harms of the kinds (none: all that need no network of the run's own) for a load of that length, one each gap. The
 // same arguments give the same plan. No harm comes twice before each came once, so that a long
 // plan has them all; the last tenth of the time is left in peace.
 func NewPlan(seed uint64, length, gap time.Duration, kinds ...Kind) Plan {

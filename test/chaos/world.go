@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +17,8 @@ import (
 	"eventspine/test/netns"
 )
 
-// Options say what a run needs. Elasticsearch is a real one that is there already. A plan that harms
-// packets needs Wire, and then has an Elasticsearch of its own, as the other is out of reach there.
+// Options say what a run needs. Elasticsearch is a real one that is there already; a run in a network
+// of its own has one of its own, as the other is out of reach there.
 type Options struct {
 	Bin  string // directory of the built programs
 	Dir  string // for logs and data; must exist
@@ -28,7 +28,7 @@ type Options struct {
 	// Users is how many users there are, each with a browser.
 	Users int
 	Env   []string         // further NAME=VALUE for every process
-	Wire  *netns.Rules     // of the network that the run has to itself; nil: it has none
+	Apart bool             // machines with addresses of their own, as netns has them, instead of links: netns.Rerun comes first
 	Say   func(string)     // told what happens
 	Clock func() time.Time // nil: time.Now
 }
@@ -37,10 +37,24 @@ const (
 	lossRate = 0.01
 	lossyOf  = 5 // packets in a hundred
 
-	narrowRate = "50mbit"              // about a third of what 2,000 events/s need, on some fifteen hops
-	slowness   = 30 * time.Millisecond // of each piece on a slow link
+	narrowRate = 50_000_000 / 8        // bytes a second
+	slowness   = 30 * time.Millisecond // of each piece on a slow link, of each packet where they are late
+	unevenness = 10 * time.Millisecond // of those packets
 	diskSize   = "512m"
 )
+
+// machines are those of a run that has a network of its own, with the addresses that a deployment has. The
+// load and the browsers are on outside.
+var machines = []struct {
+	name, host string
+	runs       []string
+}{
+	{"outside", "10.0.1.1", nil},
+	{"api", "10.0.1.10", []string{"api-1"}},
+	{"processing", "10.0.1.20", []string{"redis", "proxy-1", "worker-1"}},
+	{"worker", "10.0.1.21", []string{"worker-2"}},
+	{"delivery", "10.0.1.30", []string{"elasticsearch", "indexer-1", "bridge-1"}},
+}
 
 // world is the system with links in its ways, its Redis, and its disk.
 type world struct {
@@ -51,7 +65,10 @@ type world struct {
 	redisDir string
 	search  *harness.Search // an Elasticsearch of the run's own; nil: another's
 	links   map[string][]*link
-	disk    string // where the logs are; empty: no disk of their own
+	net     *netns.Net               // nil: all is on loopback
+	places  map[string]harness.Place // by process
+	ends    map[string][]netns.Match // of each link
+	disk    string                   // where the logs are; empty: no disk of their own
 	mounted bool
 
 	mu   sync.Mutex
@@ -71,11 +88,76 @@ func (w *world) start(ctx context.Context) error {
 	if err := os.MkdirAll(w.redisDir, 0o700); err != nil {
 		return err
 	}
+	if err := w.plug(ctx); err != nil {
+		return err
+	}
 	var err error
-	w.redis, w.direct, err = harness.Redis(ctx, w.redisDir, "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0", "--aof-load-truncated", "yes")
+	w.redis, w.direct, err = harness.RedisIn(ctx, w.places["redis"], w.redisDir, "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0", "--aof-load-truncated", "yes")
 	if err != nil {
 		return err
 	}
+	if w.o.Plan.has(Search) || w.o.Apart {
+		if w.search, err = harness.StartSearch(ctx, w.places["elasticsearch"], w.o.Dir); err != nil {
+			return err
+		}
+		w.o.ES = w.search.URL
+	}
+	if err := w.mount(ctx); err != nil {
+		return err
+	}
+	o := harness.Options{Bin: w.o.Bin, Dir: w.o.Dir, Workers: 2, Redis: w.direct, ES: w.o.ES,
+		EnvOf: func(name string) []string { return []string{clockEnv + "=" + w.clock(name)} },
+		Place: func(name string) harness.Place { return w.places[name] }}
+	if !w.o.Apart {
+		if err := w.link(&o); err != nil {
+			return err
+		}
+	}
+	o.Env = append(o.Env, w.o.Env...)
+	for name, dir := range map[string]string{"API_WAL_DIR": "api-1", "INDEXER_SPOOL_DIR": "indexer-1"} {
+		o.Env = append(o.Env, name+"="+filepath.Join(w.disk, dir))
+	}
+	for _, name := range services {
+		if err := w.step(name, 0); err != nil {
+			return err
+		}
+	}
+	if w.sys, err = harness.StartOnly(ctx, o); err != nil {
+		return err
+	}
+	w.settleLinks()
+	if err := w.sys.AllReady(ctx, time.Minute); err != nil {
+		return errors.Join(err, w.sys.Logs())
+	}
+	return nil
+}
+
+// plug makes the machines, where the run has a network of its own.
+func (w *world) plug(ctx context.Context) (err error) {
+	if !w.o.Apart {
+		return nil
+	}
+	w.places = map[string]harness.Place{}
+	for _, m := range machines {
+		if len(m.runs) == 0 {
+			if w.net, err = netns.NewNet(ctx, m.host); err != nil {
+				return err
+			}
+			continue
+		}
+		machine, err := w.net.Machine(ctx, m.host)
+		if err != nil {
+			return err
+		}
+		for _, name := range m.runs {
+			w.places[name] = harness.Place{Host: m.host, Start: machine.Start}
+		}
+	}
+	return nil
+}
+
+// link puts links in the ways of all processes.
+func (w *world) link(o *harness.Options) error {
 	for i, name := range []string{linkWork, linkWork, linkPub, linkSub, linkRedis, linkSearch} {
 		l, err := newLink(name == linkSub, w.o.Plan.Seed+uint64(i))
 		if err != nil {
@@ -83,43 +165,34 @@ func (w *world) start(ctx context.Context) error {
 		}
 		w.links[name] = append(w.links[name], l)
 	}
-	if w.o.Plan.has(Search) || w.o.Wire != nil {
-		if w.search, err = harness.StartSearch(ctx, w.o.Dir); err != nil {
-			return err
-		}
-		w.o.ES = w.search.URL
-	}
 	w.links[linkRedis][0].to(hostOf(w.direct))
 	w.links[linkSearch][0].to(hostOf(w.o.ES))
-	if err := w.mount(ctx); err != nil {
-		return err
-	}
-	at := func(name string) string { return "tcp://" + w.links[name][0].addr() }
-	env := append([]string{"ZMQ_PROCESSING_HOST=" + at(linkWork) + ",tcp://" + w.links[linkWork][1].addr(),
-		"ZMQ_PROXY_XSUB=" + at(linkPub), "ZMQ_PROXY_XPUB=" + at(linkSub)}, w.o.Env...)
-	for name, dir := range map[string]string{"API_WAL_DIR": "api-1", "INDEXER_SPOOL_DIR": "indexer-1"} {
-		env = append(env, name+"="+filepath.Join(w.disk, dir))
-	}
-	for _, name := range services {
-		if err := w.step(name, 0); err != nil {
-			return err
+	at := func(name string) string { return w.links[name][0].addr() }
+	o.Redis, o.ES = "redis://"+at(linkRedis)+"/0", "http://"+at(linkSearch)
+	o.Env = append(o.Env, "ZMQ_PROCESSING_HOST=tcp://"+at(linkWork)+",tcp://"+w.links[linkWork][1].addr(),
+		"ZMQ_PROXY_XSUB=tcp://"+at(linkPub), "ZMQ_PROXY_XPUB=tcp://"+at(linkSub))
+	return nil
+}
+
+// settleLinks says where the links lead.
+func (w *world) settleLinks() {
+	to := map[string][]string{linkWork: w.sys.WorkerEndpoints, linkPub: w.sys.XSub, linkSub: w.sys.XPub, linkRedis: {w.direct}, linkSearch: {w.o.ES}}
+	w.ends = map[string][]netns.Match{}
+	for name, urls := range to {
+		for i, u := range urls {
+			if !w.o.Apart {
+				w.links[name][i].to(hostOf(u))
+				continue
+			}
+			at, err := netip.ParseAddrPort(hostOf(u))
+			if err == nil { // the harness made it
+				w.ends[name] = append(w.ends[name], netns.Match{Host: at.Addr().String(), Port: int(at.Port())})
+			}
 		}
 	}
-	w.sys, err = harness.StartOnly(ctx, harness.Options{Bin: w.o.Bin, Dir: w.o.Dir, Workers: 2, Env: env,
-		EnvOf: func(name string) []string { return []string{clockEnv + "=" + w.clock(name)} },
-		Redis: "redis://" + w.links[linkRedis][0].addr() + "/0", ES: "http://" + w.links[linkSearch][0].addr()})
-	if err != nil {
-		return err
+	for _, m := range machines {
+		w.ends[m.name] = []netns.Match{{Host: m.host}}
 	}
-	for i, l := range w.links[linkWork] {
-		l.to(hostOf(w.sys.WorkerEndpoints[i]))
-	}
-	w.links[linkPub][0].to(hostOf(w.sys.XSub[0]))
-	w.links[linkSub][0].to(hostOf(w.sys.XPub[0]))
-	if err := w.sys.AllReady(ctx, time.Minute); err != nil {
-		return errors.Join(err, w.sys.Logs())
-	}
-	return nil
 }
 
 // hostOf is the host:port of a URL.
@@ -161,6 +234,9 @@ func (w *world) stop() error {
 	}
 	if w.search != nil {
 		errs = append(errs, w.search.Close())
+	}
+	if w.net != nil {
+		errs = append(errs, w.net.Close())
 	}
 	if w.mounted {
 		out, err := exec.CommandContext(context.Background(), "umount", w.disk).CombinedOutput()
@@ -228,7 +304,7 @@ func (w *world) do(ctx context.Context, f Fault, l *load) error {
 		return w.search.Start()
 	case Full:
 		return w.fill(ctx, f.For)
-	case Hole, Lossy, Narrow:
+	case Hole, Lossy, Late, Narrow:
 		return w.harmPackets(ctx, f)
 	default:
 		return w.harm(ctx, f)
@@ -350,6 +426,9 @@ func (w *world) fill(ctx context.Context, d time.Duration) error {
 
 func (w *world) harm(ctx context.Context, f Fault) error {
 	links := w.links[f.Targets[0]]
+	if len(links) == 0 {
+		return fmt.Errorf("%s needs a link, and this run has none", f.Kind)
+	}
 	for _, l := range links {
 		switch f.Kind {
 		case Cut:
@@ -371,50 +450,34 @@ func (w *world) harm(ctx context.Context, f Fault) error {
 	return nil
 }
 
-// harmPackets loses packets for a while.
+// packetHarms says what each kind does to packets.
+var packetHarms = map[Kind]netns.Harm{
+	Hole:   {Lose: 100},
+	Lossy:  {Lose: lossyOf},
+	Late:   {Late: slowness, Jitter: unevenness},
+	Narrow: {Rate: narrowRate},
+}
+
+// harmPackets does harm for a while to the packets of a link or of a machine, or to all.
 func (w *world) harmPackets(ctx context.Context, f Fault) error {
-	if w.o.Wire == nil {
+	if w.net == nil {
 		return fmt.Errorf("%s needs a network of the run's own", f.Kind)
 	}
-	err := w.losePackets(ctx, f)
-	if err == nil {
-		pause(ctx, f.For)
+	var match []netns.Match
+	for _, t := range f.Targets {
+		match = append(match, w.ends[t]...)
 	}
-	return errors.Join(err, w.healPackets(context.WithoutCancel(ctx), f))
-}
-
-// losePackets begins to lose packets on the way to a link and back, or on all ways.
-func (w *world) losePackets(ctx context.Context, f Fault) error {
-	if f.Kind == Narrow {
-		return w.bandwidth(ctx, "replace", "dev", "lo", "root", "tbf", "rate", narrowRate, "burst", "256kb", "latency", "200ms")
+	if len(match) == 0 && len(f.Targets) > 0 {
+		return fmt.Errorf("%s: nobody knows %v", f.Kind, f.Targets)
 	}
-	var ports []int
-	for _, l := range w.links[f.Targets[0]] {
-		ports = append(ports, l.l.Addr().(*net.TCPAddr).Port)
-	}
-	if f.Kind == Hole {
-		return w.o.Wire.Drop(ctx, netns.Ports(ports...)...)
-	}
-	return w.o.Wire.Lose(ctx, lossyOf, netns.Ports(ports...)...)
-}
-
-func (w *world) healPackets(ctx context.Context, f Fault) error {
-	if f.Kind == Narrow {
-		return w.bandwidth(ctx, "del", "dev", "lo", "root")
-	}
-	n, err := w.o.Wire.Dropped(ctx)
-	w.o.Say(fmt.Sprintf("%d packets vanished", n))
-	return errors.Join(err, w.o.Wire.Heal(ctx))
-}
-
-// bandwidth changes what passes through loopback.
-func (w *world) bandwidth(ctx context.Context, args ...string) error {
-	if _, err := w.o.Wire.Dropped(ctx); err != nil { // this is not a network of the run's own
+	name, before := string(f.Kind), w.net.Lost()
+	if err := w.net.Harm(name, packetHarms[f.Kind], match...); err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, "tc", append([]string{"qdisc"}, args...)...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("tc: %w %s", err, out)
+	pause(ctx, f.For)
+	w.net.Heal(name)
+	if n := w.net.Lost() - before; n > 0 {
+		w.o.Say(fmt.Sprintf("%d packets vanished", n))
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func TestElasticsearchOutage(t *testing.T) {
 	if os.Getenv("EVENTSPINE_OUTAGE") == "" {
 		t.Skip("takes two minutes: make outage-test runs it")
 	}
-	search, err := harness.StartSearch(t.Context(), t.TempDir())
+	search, err := harness.StartSearch(t.Context(), harness.Place{}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@
 # mvn and javac 17 or newer. As root it runs as the user nobody, because Elasticsearch refuses root.
 #
 #   ES_HEAP=1g        Java heap
+#   ES_ADDRESS=       another address than 127.0.0.1 to listen at
 #   ES_JAVA_OPTS=     more options for the JVM
 #   ES_JAVA_HOME=     another Java
 #   ES_CACHE=DIR      where the built server is kept (/var/tmp/eventspine-UID/elasticsearch)
@@ -80,7 +81,7 @@ settle() {
 		node.name: es-$1
 		path.data: $2/data
 		path.logs: $2/logs
-		http.host: 127.0.0.1
+		http.host: ${ES_ADDRESS:-127.0.0.1}
 		http.port: $1
 		transport.host: 127.0.0.1
 		discovery.type: single-node

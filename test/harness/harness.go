@@ -48,8 +48,18 @@ type Options struct {
 	Env     []string                   // NAME=VALUE for every process
 	EnvOf   func(name string) []string // more of them for one; nil: none
 
+	Place func(name string) Place // where a process runs; nil: all here
+
 	Launch func(*System, []*Process) error // calls Start of each, in an order of its own; nil: downstream first
 }
+
+// Place is where a process runs. The zero value is here, on loopback.
+type Place struct {
+	Host  string                // its IPv4 address
+	Start func(*exec.Cmd) error // starts a command there
+}
+
+func (p Place) host() string { return cmp.Or(p.Host, "127.0.0.1") }
 
 // System is a running set of processes. The slices are in the order of the data path.
 type System struct {
@@ -66,6 +76,7 @@ type System struct {
 	Keys                 string            // directory of the keys, NAME.key of each process and operator.key, and of the list, peers; empty: no CURVE
 
 	ports   []int
+	place   func(name string) Place
 	closers []func() error
 }
 
@@ -127,19 +138,24 @@ func (s *System) start(ctx context.Context, o Options) error {
 	if err := s.servers(ctx, o); err != nil {
 		return err
 	}
+	if s.place = o.Place; s.place == nil {
+		s.place = func(string) Place { return Place{} }
+	}
 	workers, proxies := max(o.Workers, 1), max(o.Proxies, 1)
 	var err error
 	if s.ports, err = ports.Free(3 + 2 + workers + 3*proxies + 2*(3+workers+proxies)); err != nil {
 		return err
 	}
-	for range proxies {
-		s.XSub, s.XPub, s.Control = append(s.XSub, s.endpoint()), append(s.XPub, s.endpoint()), append(s.Control, s.endpoint())
+	for i := range proxies {
+		at := nameOf("proxy", i)
+		s.XSub, s.XPub, s.Control = append(s.XSub, s.endpoint(at)), append(s.XPub, s.endpoint(at)), append(s.Control, s.endpoint(at))
 	}
-	s.Clone = []string{s.endpoint(), s.endpoint(), s.endpoint()}
-	for range workers {
-		s.WorkerEndpoints = append(s.WorkerEndpoints, s.endpoint())
+	first := nameOf("proxy", 0)
+	s.Clone = []string{s.endpoint(first), s.endpoint(first), s.endpoint(first)}
+	for i := range workers {
+		s.WorkerEndpoints = append(s.WorkerEndpoints, s.endpoint(nameOf("worker", i)))
 	}
-	s.APIURL, s.BridgeURL = "http://"+s.address(), "http://"+s.address()
+	s.APIURL, s.BridgeURL = "http://"+s.address("api-1"), "http://"+s.address("bridge-1")
 	if err := s.settle(ctx, o); err != nil {
 		return err
 	}
@@ -169,10 +185,10 @@ func (s *System) servers(ctx context.Context, o Options) error {
 func (s *System) places() (names []string, at map[string][]string) {
 	at = map[string][]string{"api-1": nil, "indexer-1": nil, "bridge-1": nil}
 	for i, endpoint := range s.WorkerEndpoints {
-		at[fmt.Sprintf("worker-%d", i+1)] = []string{endpoint}
+		at[nameOf("worker", i)] = []string{endpoint}
 	}
 	for i := range s.XSub {
-		at[fmt.Sprintf("proxy-%d", i+1)] = []string{s.XSub[i], s.XPub[i], s.Control[i]}
+		at[nameOf("proxy", i)] = []string{s.XSub[i], s.XPub[i], s.Control[i]}
 	}
 	at["proxy-1"] = append(at["proxy-1"], s.Clone...)
 	return slices.Sorted(maps.Keys(at)), at
@@ -182,7 +198,7 @@ func (s *System) places() (names []string, at map[string][]string) {
 func (s *System) settle(ctx context.Context, o Options) error {
 	names, at := s.places()
 	for _, name := range names {
-		s.Ready[name], s.Ping[name] = "http://"+s.address(), s.endpoint()
+		s.Ready[name], s.Ping[name] = "http://"+s.address(name), s.endpoint(name)
 	}
 	if !o.Curve {
 		return nil
@@ -213,6 +229,7 @@ func (s *System) launch(o Options) error {
 			env = append(env, o.EnvOf(name)...)
 		}
 		p := prepare(name, o.Dir, env, filepath.Join(o.Bin, program))
+		p.place = s.place(name)
 		all = append(all, p)
 		return p
 	}
@@ -221,7 +238,7 @@ func (s *System) launch(o Options) error {
 		if i == 0 {
 			at = s.Clone
 		}
-		s.Proxies = append(s.Proxies, add("proxy", fmt.Sprintf("proxy-%d", i+1), "ZMQ_PROXY_XSUB_BIND="+s.XSub[i], "ZMQ_PROXY_XPUB_BIND="+s.XPub[i],
+		s.Proxies = append(s.Proxies, add("proxy", nameOf("proxy", i), "ZMQ_PROXY_XSUB_BIND="+s.XSub[i], "ZMQ_PROXY_XPUB_BIND="+s.XPub[i],
 			"ZMQ_CONTROL_BIND="+s.Control[i], "PROXY_DATA_DIR="+o.Dir,
 			"ZMQ_CLONE_SNAPSHOT_BIND="+at[0], "ZMQ_CLONE_UPDATES_BIND="+at[1], "ZMQ_CLONE_CHANGES_BIND="+at[2]))
 	}
@@ -229,7 +246,7 @@ func (s *System) launch(o Options) error {
 		"INDEXER_RETENTION=0s") // several systems share an Elasticsearch, and the events of tests are of any day
 	s.Bridge = add("bridge", "bridge-1", "BRIDGE_ADDR="+strings.TrimPrefix(s.BridgeURL, "http://"))
 	for i, at := range s.WorkerEndpoints {
-		s.Workers = append(s.Workers, add("worker", fmt.Sprintf("worker-%d", i+1), "ZMQ_PROCESSING_BIND="+at))
+		s.Workers = append(s.Workers, add("worker", nameOf("worker", i), "ZMQ_PROCESSING_BIND="+at))
 	}
 	s.API = add("api", "api-1", "API_ADDR="+strings.TrimPrefix(s.APIURL, "http://"), "API_WAL_DIR="+filepath.Join(o.Dir, "api-1"))
 	if o.Launch != nil {
@@ -242,13 +259,17 @@ func (s *System) launch(o Options) error {
 	return errors.Join(errs...)
 }
 
-func (s *System) address() string {
+// address is one at which the process may listen.
+func (s *System) address(name string) string {
 	p := s.ports[0]
 	s.ports = s.ports[1:]
-	return fmt.Sprintf("127.0.0.1:%d", p)
+	return fmt.Sprintf("%s:%d", s.place(name).host(), p)
 }
 
-func (s *System) endpoint() string { return "tcp://" + s.address() }
+func (s *System) endpoint(name string) string { return "tcp://" + s.address(name) }
+
+// nameOf is the name of the process number i, from 0.
+func nameOf(program string, i int) string { return fmt.Sprintf("%s-%d", program, i+1) }
 
 // AllReady waits until every service's /readyz says yes.
 func (s *System) AllReady(ctx context.Context, limit time.Duration) error {

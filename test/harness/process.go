@@ -20,9 +20,10 @@ type Process struct {
 	Name string
 	Log  string // path of the file that holds its standard output and error
 
-	argv []string
-	env  []string
-	dir  string
+	argv  []string
+	env   []string
+	dir   string
+	place Place
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -33,6 +34,13 @@ type Process struct {
 // Launch starts a program. env holds the only variables it sees besides PATH and HOME.
 func Launch(name, dir string, env []string, argv ...string) (*Process, error) {
 	p := prepare(name, dir, env, argv...)
+	return p, p.Start()
+}
+
+// launchAt is Launch in that place.
+func launchAt(at Place, name, dir string, env []string, argv ...string) (*Process, error) {
+	p := prepare(name, dir, env, argv...)
+	p.place = at
 	return p, p.Start()
 }
 
@@ -52,7 +60,11 @@ func (p *Process) Start() error {
 	}
 	cmd := exec.Command(p.argv[0], p.argv[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = p.env, p.dir, out, out
-	if err := cmd.Start(); err != nil {
+	start := p.place.Start
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(cmd); err != nil {
 		return errors.Join(fmt.Errorf("start %s: %w", p.Name, err), out.Close())
 	}
 	done := make(chan struct{})

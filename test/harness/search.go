@@ -22,7 +22,7 @@ type Search struct {
 
 // StartSearch starts an Elasticsearch with a data directory of its own and waits until it answers,
 // some 15 s. Its log goes to logs.
-func StartSearch(ctx context.Context, logs string) (*Search, error) {
+func StartSearch(ctx context.Context, at Place, logs string) (*Search, error) {
 	root, err := Root()
 	if err != nil {
 		return nil, err
@@ -35,8 +35,8 @@ func StartSearch(ctx context.Context, logs string) (*Search, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Search{URL: fmt.Sprintf("http://127.0.0.1:%d", free[0]), dir: dir}
-	s.p, err = Launch("elasticsearch", logs, []string{"ES_HEAP=512m"}, "setsid", filepath.Join(root, "test", "elasticsearch", "run.sh"), fmt.Sprint(free[0]), dir)
+	s := &Search{URL: fmt.Sprintf("http://%s:%d", at.host(), free[0]), dir: dir}
+	s.p, err = launchAt(at, "elasticsearch", logs, []string{"ES_HEAP=512m", "ES_ADDRESS=" + at.host()}, "setsid", filepath.Join(root, "test", "elasticsearch", "run.sh"), fmt.Sprint(free[0]), dir)
 	if err == nil {
 		err = Until(ctx, 4*time.Minute, s.Answers)
 	}

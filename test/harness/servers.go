@@ -17,28 +17,40 @@ import (
 // Redis starts a real redis-server on a free port that keeps its data in dir, and returns it
 // and its URL.
 func Redis(ctx context.Context, dir string, args ...string) (*Process, string, error) {
+	return RedisIn(ctx, Place{}, dir, args...)
+}
+
+// RedisIn is Redis in another place.
+func RedisIn(ctx context.Context, at Place, dir string, args ...string) (*Process, string, error) {
 	free, err := ports.Free(1)
 	if err != nil {
 		return nil, "", err
 	}
-	return RedisAt(ctx, free[0], dir, args...)
+	return redis(ctx, at, free[0], dir, args...)
 }
 
 // RedisAt is Redis on a given port.
 func RedisAt(ctx context.Context, port int, dir string, args ...string) (*Process, string, error) {
-	argv := append([]string{"redis-server", "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--dir", dir,
+	return redis(ctx, Place{}, port, dir, args...)
+}
+
+func redis(ctx context.Context, at Place, port int, dir string, args ...string) (*Process, string, error) {
+	argv := append([]string{"redis-server", "--port", fmt.Sprint(port), "--bind", at.host(), "--dir", dir,
 		"--save", "", "--maxmemory-policy", "noeviction"}, args...)
-	p, err := Launch("redis", dir, nil, argv...)
+	if at.Host != "" {
+		argv = append(argv, "--protected-mode", "no") // the network is the test's own
+	}
+	p, err := launchAt(at, "redis", dir, nil, argv...)
 	if err != nil {
 		return nil, "", err
 	}
 	err = Until(ctx, 10*time.Second, func() error {
-		return exec.CommandContext(ctx, "redis-cli", "-p", fmt.Sprint(port), "ping").Run()
+		return exec.CommandContext(ctx, "redis-cli", "-h", at.host(), "-p", fmt.Sprint(port), "ping").Run()
 	})
 	if err != nil {
 		return nil, "", errors.Join(err, p.Stop(time.Second))
 	}
-	return p, fmt.Sprintf("redis://127.0.0.1:%d/0", port), nil
+	return p, fmt.Sprintf("redis://%s:%d/0", at.host(), port), nil
 }
 
 // Relay listens at addr and passes every connection on to the server of an http:// URL, so

@@ -13,5 +13,8 @@
 //		err = rules.Heal(t.Context()) // packets flow; TCP sends again what is missing
 //	}
 //
+// Net joins several namespaces as machines with addresses of their own, between which packets may
+// be late as well.
+//
 // It needs Linux, root, and the programs ip and nft (the Debian packages iproute2 and nftables).
 package netns
