@@ -66,7 +66,7 @@ bench-socketio: ## our Socket.IO server beside the official one for Node, as rat
 suites: ## the public Socket.IO suites; CHECKOUT is a working tree of github.com/socketio/socket.io
 	test/socketio/suites.sh $(CHECKOUT)
 
-chaos: ## a load of SECONDS (default 120) at RATE (default 1000/s) under a plan of faults from SEED; says what was lost. NETWORK=1: on machines with addresses of their own, between which packets vanish or are late (Linux, as root)
+chaos: ## a load of SECONDS (default 120) at RATE (default 1000/s) under a plan of faults from SEED; says what was lost. NETWORK=1: on machines with addresses of their own, between which packets vanish or are late (Linux)
 	CHAOS_NETWORK=$(NETWORK) CHAOS_SECONDS=$(or $(SECONDS),120) CHAOS_SEED=$(SEED) CHAOS_RATE=$(RATE) CHAOS_KINDS="$(KINDS)" test/servers.sh go test -count=1 -v -timeout 20m -run '^TestChaos$$' ./test/chaos
 
 fuzz: ## run every fuzz target for FUZZTIME (default 30s)

@@ -16,5 +16,6 @@
 // Net joins several namespaces as machines with addresses of their own, between which packets may
 // be late as well.
 //
-// It needs Linux, root, and the programs ip and nft (the Debian packages iproute2 and nftables).
+// It needs Linux and the programs ip and nft (the Debian packages iproute2 and nftables). Who is not
+// root gets a user namespace besides, where the kernel allows that.
 package netns
