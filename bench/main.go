@@ -42,6 +42,7 @@ type options struct {
 }
 
 func main() {
+	run.Relax() // as the services: the load takes from the same processors
 	var o options
 	flag.IntVar(&o.Rate, "rate", 2000, "events a second of the steady part")
 	flag.DurationVar(&o.For, "for", 30*time.Second, "length of the steady part")

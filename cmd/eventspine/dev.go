@@ -21,6 +21,7 @@ import (
 	embeddedredis "eventspine/internal/embedded/redis"
 	embeddedsearch "eventspine/internal/embedded/search"
 	"eventspine/internal/keyring"
+	"eventspine/internal/run"
 	"eventspine/internal/suite"
 	"eventspine/internal/zmq/curve"
 )
@@ -34,6 +35,7 @@ func devCommand() *cobra.Command {
 			"name real servers to use instead of the embedded ones. Ctrl-C ends it.",
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			run.Relax()
 			d.out = c.OutOrStdout()
 			return d.run(c.Context())
 		},

@@ -44,6 +44,9 @@ func Main[C any, D any, P interface {
 	*C
 	config.Service
 }](s Service[C, D]) {
+	if len(os.Args) == 1 {
+		Relax()
+	}
 	Collector(os.Environ(), cmp.Or(s.GCPercent, GCMoving))
 	ctx, stop := Signals(context.Background())
 	code := command[C, D, P](ctx, s, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
