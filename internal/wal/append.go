@@ -15,6 +15,7 @@ const (
 	aheadBytes = 1 << 20 // of zeroes that a segment is kept longer than it need be
 	aheadShare = 8       // and at most this part of its limit
 	zeroBytes  = 64 << 10
+	lookEvery  = 20 * time.Millisecond // how long the disk's room is known, at most
 )
 
 // entry is one Append.
@@ -45,6 +46,27 @@ type writer struct {
 	room   int64 // up to where the file was filled with zeroes
 	buf    []byte
 	zeroes []byte
+
+	spare  int64 // bytes that may be written before the disk is asked for its room again
+	looked time.Time
+}
+
+// fits reports whether size more bytes leave least bytes free on the disk. It asks the disk where half
+// of what was free is used up, or that was some time ago.
+func (w *writer) fits(size, least int64, dir string, now time.Time) bool {
+	if size > w.spare || now.Sub(w.looked) >= lookEvery {
+		free, err := freeBytes(dir)
+		if err != nil {
+			return true // writing will tell
+		}
+		w.spare, w.looked = (free-least)/2+size, now
+		if free-size < least {
+			w.spare = 0
+			return false
+		}
+	}
+	w.spare -= size
+	return true
 }
 
 // repair makes the file end at size again.
@@ -248,7 +270,7 @@ func (l *Log) admit(g *group) (kept []*entry, err error) {
 	if len(kept) == 0 {
 		return nil, nil
 	}
-	if free, err := freeBytes(l.o.Dir); err == nil && l.o.MinFree > 0 && free-size < l.o.MinFree {
+	if l.o.MinFree > 0 && !l.writer.fits(size, l.o.MinFree, l.o.Dir, g.began) {
 		return kept, fault.E("append to log", fault.Overloaded, errDisk)
 	}
 	if l.writer.broken {
