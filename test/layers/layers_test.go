@@ -57,7 +57,8 @@ var homes = map[string][]string{
 	"github.com/cactus/go-statsd-client":   {"internal/telemetry"},
 	"github.com/cenkalti/backoff":          {"internal/retry"},
 	"github.com/caarlos0/env":              {"internal/config"},
-	"golang.org/x/sys":                     Xetheus/client_golang/": nil, // anywhere
+	"golang.org/x/sys":                     {"internal/run", "test/netns"},
+	"github.com/prometheus/client_golang/": nil, // anywhere
 }
 
 type pkg struct {
