@@ -31,7 +31,8 @@ const (
 	Search   Kind = "search"   // kill -9 of Elasticsearch, which takes some 20 s to come back
 )
 
-// Harm to the packets between machines, for a run in a network of its own. Only these name a machine.
+// Harm to the packets between machines, for a run in a network of its own. Only these name a machine;
+// of a link they harm what comes from other machines.
 const (
 	Hole   Kind = "hole"   // every packet of a link or of a machine vanishes, also those that would end a connection
 	Lossy  Kind = "lossy"  // one packet in twenty does

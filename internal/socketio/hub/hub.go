@@ -184,12 +184,23 @@ func (h *Hub) ToAll(name string, payload []byte, at Position) int {
 	if h.count.Load() >= manyConnections {
 		workers = min(runtime.GOMAXPROCS(0), maxWorkers)
 	}
-	var n atomic.Int64
-	var others sync.WaitGroup
-	for first := 1; first < workers; first++ {
-		others.Go(func() { n.Add(int64(h.emitEvery(first, workers, p))) })
+	var next, n atomic.Int64
+	work := func() { // who is held up takes fewer shards
+		var all [][]Conn
+		for i := next.Add(1) - 1; i < hubShards; i = next.Add(1) - 1 {
+			all = h.shards[i].connections(all[:0])
+			sum := 0
+			for _, conns := range all {
+				sum += emit(conns, p)
+			}
+			n.Add(int64(sum))
+		}
 	}
-	n.Add(int64(h.emitEvery(0, workers, p)))
+	var others sync.WaitGroup
+	for range workers - 1 {
+		others.Go(work)
+	}
+	work()
 	others.Wait()
 	return int(n.Load())
 }
@@ -199,23 +210,14 @@ const (
 	maxWorkers      = 8
 )
 
-// emitEvery emits to every step-th shard.
-func (h *Hub) emitEvery(first, step int, p *Packet) int {
-	n := 0
-	var all [][]Conn
-	for i := first; i < hubShards; i += step {
-		s := &h.shards[i]
-		all = all[:0]
-		s.mu.RLock()
-		for _, conns := range s.conns {
-			all = append(all, conns)
-		}
-		s.mu.RUnlock()
-		for _, conns := range all {
-			n += emit(conns, p)
-		}
+// connections appends those of each user.
+func (s *hubShard) connections(all [][]Conn) [][]Conn {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, conns := range s.conns {
+		all = append(all, conns)
 	}
-	return n
+	return all
 }
 
 func emit(conns []Conn, p *Packet) int {
