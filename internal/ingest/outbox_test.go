@@ -267,10 +267,11 @@ func (r *rig) sum() (n int) {
 	return n
 }
 
-// settled waits until all that was posted is stored and acknowledged.
+// settled waits until all that was posted is stored and acknowledged. Where half of the answers are
+// lost, ten questions in a row may be, five seconds apart.
 func (r *rig) settled(books *books) {
 	r.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for books.count() < r.sum() || r.b.Unacknowledged() > 0 {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%d of %d stored, %d not acknowledged, jumps %v\n%s", books.count(), r.sum(), r.b.Unacknowledged(), books.jumps, r.state())
