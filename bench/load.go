@@ -326,6 +326,36 @@ func pushedBack(sent []int, status int, text []byte) ([]int, error) {
 	return again, nil
 }
 
+// lookEvery is how often the index is asked: each look refreshes it, which takes from what is measured.
+const lookEvery = 500 * time.Millisecond
+
+// indexed waits until all events of the part are in the index, or none has come for a while.
+func (l *load) indexed(ctx context.Context, p *part, f *figures) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for came := time.Now(); ; {
+		if err := l.archive.Refresh(ctx); err != nil {
+			return err
+		}
+		n, err := l.archive.Count(ctx, archive.Query{Type: p.typ, AnyUser: true})
+		if err != nil {
+			return err
+		}
+		if n > f.Indexed {
+			came = time.Now()
+		}
+		f.Indexed, f.IndexSeconds = n, time.Since(p.began).Seconds()
+		if n >= int64(len(p.seen)) || time.Since(came) > settle {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // finish waits until everything arrived in the browsers and in the index.
 func (l *load) finish(ctx context.Context, p *part, sending time.Duration, before []usage) (*figures, error) {
 	late := time.NewTimer(settle)
@@ -339,23 +369,9 @@ func (l *load) finish(ctx context.Context, p *part, sending time.Duration, befor
 	f := p.figures(sending)
 	f.Machine = p.machine()
 	f.Processes = l.since(before)
-	err := harness.Until(ctx, settle, func() error {
-		if err := l.archive.Refresh(ctx); err != nil {
-			return err
-		}
-		n, err := l.archive.Count(ctx, archive.Query{Type: p.typ, AnyUser: true})
-		f.Indexed = n
-		f.IndexSeconds = time.Since(p.began).Seconds()
-		if err == nil && n < int64(len(p.seen)) {
-			err = errMissing
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, errMissing) {
+	if err := l.indexed(ctx, p, f); err != nil {
 		return nil, err
 	}
 	f.IndexedPerSecond = float64(f.Indexed) / f.IndexSeconds
 	return f, nil
 }
-
-var errMissing = errors.New("not all events are in the index")
