@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"eventspine/internal/fault"
 	"eventspine/test/harness"
 	"eventspine/test/netns"
 )
@@ -124,7 +125,18 @@ func TestMachinesApart(t *testing.T) {
 	if os.Getenv("EVENTSPINE_REQUIRE_SERVERS") == "" {
 		t.Skip("needs redis-server and Elasticsearch; make test runs it")
 	}
-	if netns.Rerun(t) {
+	if !netns.Rerun(t) {
+		return
+	}
+	switch n, err := netns.NewNet(t.Context(), machines[0].host); {
+	case fault.KindOf(err) == fault.Unavailable && err != nil:
+		t.Skip(err) // no /dev/net/tun
+	case err != nil:
+		t.Fatal(err)
+	default:
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
 		verdict(t, Options{Plan: apart, Rate: 300, Users: 60, Apart: true})
 	}
 }

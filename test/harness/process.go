@@ -33,8 +33,7 @@ type Process struct {
 
 // Launch starts a program. env holds the only variables it sees besides PATH and HOME.
 func Launch(name, dir string, env []string, argv ...string) (*Process, error) {
-	p := prepare(name, dir, env, argv...)
-	return p, p.Start()
+	return launchAt(Place{}, name, dir, env, argv...)
 }
 
 // launchAt is Launch in that place.
