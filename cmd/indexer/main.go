@@ -8,10 +8,11 @@ import (
 
 func main() {
 	run.Main(run.Service[indexer.Config, *indexer.Deps]{
-		Name:   "indexer",
-		Prefix: "INDEXER_",
-		Config: indexer.DefaultConfig(),
-		Open:   indexer.Open,
-		Run:    indexer.Run,
+		Name:       "indexer",
+		Prefix:     "INDEXER_",
+		Background: true, // an event is searchable a little later, but in the browser no later
+		Config:     indexer.DefaultConfig(),
+		Open:       indexer.Open,
+		Run:        indexer.Run,
 	})
 }

@@ -29,12 +29,13 @@ const (
 // Service describes a node to Main: its name, its default settings and its two functions.
 // C is the Config, D what Open made: the bound sockets and opened clients that Run owns.
 type Service[C any, D any] struct {
-	Name      string
-	Prefix    string // of the settings that are its own, such as WORKER_
-	GCPercent int    // for Collector; default GCMoving
-	Config    C
-	Open      func(context.Context, C) (D, error)
-	Run       func(context.Context, C, D) error
+	Name       string
+	Prefix     string // of the settings that are its own, such as WORKER_
+	GCPercent  int    // for Collector; default GCMoving
+	Background bool   // others of the machine go first: nobody waits for what it does
+	Config     C
+	Open       func(context.Context, C) (D, error)
+	Run        func(context.Context, C, D) error
 }
 
 // Main runs the service until SIGTERM or SIGINT and ends the process. The first signal asks
@@ -45,6 +46,9 @@ func Main[C any, D any, P interface {
 	config.Service
 }](s Service[C, D]) {
 	if len(os.Args) == 1 {
+		if s.Background {
+			giveWay()
+		}
 		Relax()
 	}
 	Collector(os.Environ(), cmp.Or(s.GCPercent, GCMoving))

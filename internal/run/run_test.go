@@ -22,7 +22,10 @@ import (
 	"eventspine/internal/fault"
 )
 
-// TestMain also plays the process that the signal tests start.
+// roles are processes that tests of one operating system start.
+var roles = map[string]func() error{}
+
+// TestMain also plays the processes that tests start.
 func TestMain(m *testing.M) {
 	if role := os.Getenv("RUN_TEST_ROLE"); role != "" {
 		play(role)
@@ -124,6 +127,12 @@ func TestStopReleasesTheSignals(t *testing.T) {
 
 // play is the process under test: it prints ready, and then what became of it.
 func play(role string) {
+	if do := roles[role]; do != nil {
+		if err := do(); err != nil {
+			panic(err)
+		}
+		return
+	}
 	s := service(nil, nil)
 	s.Run = func(ctx context.Context, _ settings, _ string) error {
 		_, _ = io.WriteString(os.Stdout, "ready\n")

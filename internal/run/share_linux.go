@@ -2,7 +2,9 @@ package run
 
 import (
 	"os"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -12,6 +14,9 @@ import (
 const (
 	kernelSlack = 50 * time.Microsecond // what Linux gives a process that was told nothing
 	timerSlack  = time.Millisecond
+
+	kernelNice     = 0
+	backgroundNice = 10
 )
 
 // Relax lets the timers of this process be late by up to 1 ms (prctl(2), PR_SET_TIMERSLACK), unless
@@ -34,4 +39,33 @@ func Relax() {
 		return
 	}
 	_ = syscall.Exec(program, os.Args, os.Environ()) // it returns when that failed: then all is as it was
+}
+
+// giveWay gives this process a niceness of 10 (setpriority(2)), so that others of the machine go first,
+// unless somebody has chosen a niceness for it. It changes nothing where that is not allowed. Call it
+// before Relax; only what is started by the same login session, or within the same container, knows a
+// difference: between units of systemd CPUWeight= counts, between containers their shares.
+func giveWay() {
+	if now, err := niceness(0); err != nil || now != kernelNice {
+		return
+	}
+	for changed := true; changed; { // a thread inherits it, and one may be made meanwhile by another that has it not yet
+		changed = false
+		threads, _ := filepath.Glob("/proc/self/task/*") // only a bad pattern is an error
+		for _, path := range threads {
+			id, err := strconv.Atoi(filepath.Base(path))
+			if err != nil {
+				continue
+			}
+			if now, err := niceness(id); err == nil && now == kernelNice {
+				changed = unix.Setpriority(unix.PRIO_PROCESS, id, backgroundNice) == nil || changed
+			}
+		}
+	}
+}
+
+// niceness is that of a thread; 0: of the calling one.
+func niceness(thread int) (int, error) {
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, thread)
+	return 20 - raw, err // as the kernel gives it, so that no answer is negative
 }
