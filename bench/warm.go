@@ -14,6 +14,8 @@ import (
 var warmDay = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 const (
+	refreshEvery = 10 // requests, as at the rate: segments are as small, and merged as often
+
 	restSpan = 2 * time.Second
 	restIdle = 0.8 // share of the processors
 )
@@ -80,6 +82,11 @@ func (l *load) fill(ctx context.Context, writer int, until time.Time) error {
 		}
 		if _, err := l.archive.Index(ctx, batch); err != nil {
 			return err
+		}
+		if n%refreshEvery == 0 {
+			if err := l.archive.Refresh(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
