@@ -46,7 +46,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.Rate, "rate", 2000, "events a second of the steady part")
 	flag.DurationVar(&o.For, "for", 30*time.Second, "length of the steady part")
-	flag.DurationVar(&o.WarmUp, "warmup", 40*time.Second, "warm-up of Elasticsearch before the steady part: a cold JVM is slow for so long")
+	flag.DurationVar(&o.WarmUp, "warmup", 90*time.Second, "warm-up of Elasticsearch before the steady part, and half of it at the rate: a cold JVM is slow for so long")
 	flag.IntVar(&o.Clients, "clients", 200, "connected Socket.IO clients, one user each")
 	flag.IntVar(&o.Burst, "burst", 20000, "events of the burst; 0: none")
 	flag.IntVar(&o.Workers, "workers", 1, "worker processes")
