@@ -16,6 +16,7 @@ const (
 	tickEvery   = 25 * time.Millisecond // for questions and retries
 	tidyEvery   = time.Second           // for trimming
 	maxAges     = 600                   // notes of what was acknowledged when
+	noteShare   = 10                    // a start after a kill knows what was acknowledged until so large a part of Keep ago
 	earlyTrim   = 3                     // quarters of the log's limit: past them nothing acknowledged is kept
 )
 
@@ -50,6 +51,7 @@ type forwarder struct {
 	of     uint64 // its first index
 	ages   []age  // oldest first
 	tidied time.Time
+	noted  time.Time // when a segment was last asked to begin, for its note
 	peers  int
 }
 
@@ -436,6 +438,10 @@ func (f *forwarder) tidy(now time.Time) {
 	index, ok := f.lowest()
 	if !ok {
 		return
+	}
+	if now.Sub(f.noted) >= f.b.o.Keep/noteShare {
+		f.noted = now
+		f.b.log.Roll()
 	}
 	if n := len(f.ages); n == 0 || now.Sub(f.ages[n-1].at) >= f.b.o.Keep/maxAges {
 		f.ages = append(f.ages, age{now, index})

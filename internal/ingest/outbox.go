@@ -351,5 +351,6 @@ func (b *Outbox) Close(ctx context.Context) error {
 	if b.socket != nil {
 		_ = b.socket.Close(ctx) // what it drops is sent again
 	}
+	b.log.Roll() // the next start knows what was acknowledged until now
 	return b.log.Close()
 }

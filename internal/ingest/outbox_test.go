@@ -453,6 +453,55 @@ func TestAWipedJournalGetsAllThatIsKept(t *testing.T) {
 	}
 }
 
+// What an api had been told was stored is still marked when the journal is wiped while it is away: all
+// of it after a clean end, and after a kill all but what the last tenth of Keep brought.
+func TestARestartRemembersWhatWasStored(t *testing.T) {
+	for name, kill := range map[string]bool{"ended": false, "killed": true} {
+		t.Run(name, func(t *testing.T) {
+			books := newBooks()
+			r := newRig(t)
+			w := work(t, "tcp://127.0.0.1:0", books, r.tell)
+			r.o.Endpoints = []string{w.endpoint}
+			r.o.Log.SegmentBytes = 0 // no segment ends because it is full
+			if kill {
+				r.o.Keep = 10 * time.Second
+			}
+			r.open()
+			r.post(500)
+			r.settled(books)
+			known := r.sum()
+			if kill {
+				began := r.b.log.End()
+				r.until("a segment that begins afterwards", func() bool {
+					s := r.b.log.Segments()
+					return s[len(s)-1].First == began
+				})
+				as := filepath.Join(t.TempDir(), "killed")
+				if err := os.CopyFS(as, os.DirFS(r.o.Log.Dir)); err != nil {
+					t.Fatal(err)
+				}
+				r.close()
+				r.o.Log.Dir = as
+			} else {
+				r.close()
+			}
+			books.wipe()
+			r.open()
+			r.post(10)
+			r.settled(books)
+			again := 0
+			for _, marked := range books.r {
+				if marked {
+					again++
+				}
+			}
+			if again != known {
+				t.Errorf("%d are marked as redelivered, not %d", again, known)
+			}
+		})
+	}
+}
+
 // What was acknowledged long ago goes; then a new epoch, or a journal that forgot the source,
 // is told that nothing before is kept.
 func TestTheLogIsTrimmedByAcknowledgement(t *testing.T) {
@@ -581,8 +630,11 @@ func TestALogThatLostItsEnd(t *testing.T) {
 			for range 3 {
 				r.close()
 				files, err := filepath.Glob(filepath.Join(r.o.Log.Dir, "*.wal"))
-				if err != nil || len(files) != 1 {
+				if err != nil || len(files) != 2 {
 					t.Fatal(files, err)
+				}
+				if err := os.Remove(files[1]); err != nil { // begun by the clean end, which a power cut does not leave
+					t.Fatal(err)
 				}
 				info, err := os.Stat(files[0])
 				if err != nil {

@@ -188,10 +188,10 @@ func (l *Log) write() {
 		switch {
 		case g != nil:
 			l.commit(g)
-		case closing:
-			return
 		case roll:
 			l.rollOver()
+		case closing:
+			return
 		default:
 			<-l.wake
 		}

@@ -324,6 +324,18 @@ func (l *Log) Trim(before uint64, olderThan time.Time) {
 	}
 }
 
+// Roll lets the next segment begin, whose note tells how things stand then, unless the last one has no
+// record yet. It does not wait for that; Close does.
+func (l *Log) Roll() {
+	l.mu.Lock()
+	l.roll = l.roll || !l.closing && l.end > l.segments[len(l.segments)-1].first
+	roll := l.roll
+	l.mu.Unlock()
+	if roll {
+		l.poke()
+	}
+}
+
 // trimmable is the oldest segment when Trim may remove it.
 func (l *Log) trimmable(before uint64, olderThan time.Time) *segment {
 	l.mu.Lock()
