@@ -75,6 +75,7 @@ func (f *forwarder) begin(now time.Time) {
 	f.main = cursor{b.log.Reader(b.log.End()), b.log.End()}
 	f.behind = cursor{b.log.Reader(b.log.First()), 0}
 	f.refresh()
+	f.noted = now
 	for p := range f.streams {
 		s := &f.streams[p]
 		s.cursor, s.heard = &f.main, now
