@@ -79,12 +79,22 @@ func (p *Publisher) listen(i int, socket *zmq.Socket) {
 // Publish sends one message to the subscribers of topic, through every proxy, and never
 // waits: what a proxy's full queue drops is counted, and subscribers see the gap. json is
 // copied.
-func (p *Publisher) Publish(topic string, json []byte) {
-	frame := make([]byte, 0, len(topic)+1+len(json))
-	frame = append(append(append(frame, topic...), ' '), json...)
+func (p *Publisher) Publish(topic string, json []byte) { p.PublishAll(Message{topic, json}) }
+
+// PublishAll is Publish of each, in order, in fewer and larger writes.
+func (p *Publisher) PublishAll(all ...Message) {
+	batch := make([]zmq.Msg, len(all))
+	for i, m := range all {
+		frame := make([]byte, 0, len(m.Topic)+1+len(m.Body))
+		batch[i] = zmq.Msg{append(append(append(frame, m.Topic...), ' '), m.Body...)}
+	}
 	for _, s := range p.sockets {
-		if err := s.TrySend(zmq.Msg{frame}); err != nil {
-			p.log.Warn("message not published", "error", err.Error(), "bytes", len(frame))
+		for left := batch; len(left) > 0; {
+			n, err := s.TrySendAll(left)
+			if left = left[n:]; err != nil {
+				p.log.Warn("message not published", "error", err.Error(), "bytes", len(left[0][0]))
+				left = left[1:]
+			}
 		}
 	}
 }

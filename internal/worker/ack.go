@@ -2,9 +2,11 @@ package worker
 
 import (
 	"cmp"
+	"sync"
 	"time"
 
 	"eventspine/internal/event"
+	"eventspine/internal/fanout"
 	"eventspine/internal/ingest"
 )
 
@@ -17,11 +19,21 @@ const (
 	maxNaks    = 10_000 // streams remembered
 )
 
+// ackEvery is how long an answer that nobody waits for may wait for others, which go with it: senders keep
+// what is not answered, and have many batches under way.
+const ackEvery = 20 * time.Millisecond
+
 // acker answers numbered units. For one goroutine.
 type acker struct {
-	publish func(topic string, body []byte)
+	publish func(all ...fanout.Message)
 	m       *metrics
 	naks    map[nakKey]*nak
+	every   time.Duration // 0: answers do not wait
+
+	mu      sync.Mutex
+	waiting map[ingest.Numbered]*pending // by what a round's headers have in common
+	order   []*pending                   // the same, oldest first
+	timer   *time.Timer                  // runs while there are any
 }
 
 // nakKey names a stream.
@@ -37,43 +49,71 @@ type nak struct {
 	wait time.Duration // before the next one for the same place
 }
 
-func newAcker(publish func(topic string, body []byte), m *metrics) *acker {
-	return &acker{publish: publish, m: m, naks: map[nakKey]*nak{}}
+func newAcker(publish func(all ...fanout.Message), every time.Duration, m *metrics) *acker {
+	return &acker{publish: publish, m: m, naks: map[nakKey]*nak{}, every: every, waiting: map[ingest.Numbered]*pending{}}
 }
 
 // answer publishes what became of the units of an applied plan: one answer for those of a stream
-// and round, and one more for each whose sender waits for the seqs.
+// and round, and one more for each whose sender waits for the seqs. All of them go at once where one is a
+// refusal, answers a question or is waited for; otherwise within the time that answers may wait.
 func (a *acker) answer(p *plan, now time.Time) {
-	var out []*pending
-	merged := map[ingest.Numbered]*pending{} // by what a round's headers have in common
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	urgent := a.every == 0
 	for i := range p.replies {
 		r := &p.replies[i]
 		next := pending{Ack: r.ack(), reply: r, asked: r.question}
 		if len(next.Seqs) > 0 {
-			out = append(out, &next)
+			a.order, urgent = append(a.order, &next), true
 			continue
 		}
+		urgent = urgent || next.Nak || next.asked
 		key := ingest.Numbered{Source: r.to.Source, Generation: r.to.Generation, Partition: r.to.Partition, Round: r.to.Round}
-		before := merged[key]
+		before := a.waiting[key]
 		if before == nil {
-			merged[key] = &next
-			out = append(out, &next)
+			a.waiting[key] = &next
+			a.order = append(a.order, &next)
 			continue
 		}
 		next.Nak, next.asked, next.First = next.Nak || before.Nak, next.asked || before.asked, cmp.Or(next.First, before.First)
 		*before = next
 	}
-	var buf []byte
-	for _, o := range out {
+	switch {
+	case urgent:
+		a.flush(now)
+	case a.timer == nil && len(a.order) > 0:
+		a.timer = time.AfterFunc(a.every, a.end)
+	}
+}
+
+// end publishes what waits.
+func (a *acker) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.flush(time.Now())
+}
+
+// flush is end with mu held.
+func (a *acker) flush(now time.Time) {
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
+	}
+	var out []fanout.Message
+	for _, o := range a.order {
 		if o.Nak {
 			a.m.gaps.Inc()
 			if !a.mayRefuse(nakKey{o.reply.run.Partition, o.reply.run.Source}, o.Last, now) && !o.asked {
 				continue
 			}
 		}
-		buf = o.Append(buf[:0])
-		a.publish(event.TopicAck+o.reply.to.Source, buf)
-		a.m.acks.Inc()
+		out = append(out, fanout.Message{Topic: event.TopicAck + o.reply.to.Source, Body: o.Append(nil)})
+	}
+	a.order = nil
+	clear(a.waiting)
+	if len(out) > 0 {
+		a.m.acks.Add(float64(len(out)))
+		a.publish(out...)
 	}
 }
 

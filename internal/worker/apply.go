@@ -65,11 +65,7 @@ func (a *applying) try(ctx context.Context) error {
 // as several sources may have stored in one partition by turns. On an error, of reading events
 // back, nothing was published, and it may be called again.
 func (a *applying) finish(ctx context.Context) error {
-	type one struct {
-		entry  *journal.Entry
-		stored *journal.Stored
-	}
-	var all []one
+	var all []fresh
 	for _, r := range a.left {
 		a.keep(r.Stored)
 	}
@@ -83,16 +79,17 @@ func (a *applying) finish(ctx context.Context) error {
 			return err
 		}
 		for i := range r.Stored {
-			all = append(all, one{&r.Entries[i], &r.Stored[i]})
+			all = append(all, fresh{&r.Entries[i], &r.Stored[i]})
 		}
 	}
-	slices.SortStableFunc(all, func(x, y one) int {
+	slices.SortStableFunc(all, func(x, y fresh) int {
 		return cmp.Or(cmp.Compare(x.stored.Partition, y.stored.Partition), cmp.Compare(x.stored.Seq, y.stored.Seq))
 	})
 	for i := range all {
 		a.settle(all[i].entry, all[i].stored)
 	}
-	a.left = rest
+	a.c.stored(a.fresh)
+	a.left, a.fresh = rest, nil
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"eventspine/internal/event"
 	"eventspine/internal/fault"
 	"eventspine/internal/journal"
 	"eventspine/internal/quiet"
@@ -23,7 +22,7 @@ type store interface {
 // but for marks.
 type committer struct {
 	store   store
-	publish func(e *event.Event, s *journal.Stored)
+	publish func(fresh []fresh)
 	redis   *quiet.Dependency
 	log     *quiet.Logger
 	policy  retry.Policy
@@ -33,13 +32,19 @@ type committer struct {
 	heads []head // by partition: the newest event of ours
 }
 
+// fresh is an event that was stored just now.
+type fresh struct {
+	entry  *journal.Entry
+	stored *journal.Stored
+}
+
 // head is where a partition stood when this worker last stored something in it.
 type head struct {
 	journal.Head
 	at time.Time
 }
 
-func newCommitter(s store, partitions int, publish func(*event.Event, *journal.Stored), redis *quiet.Dependency, m *metrics) *committer {
+func newCommitter(s store, partitions int, publish func([]fresh), redis *quiet.Dependency, m *metrics) *committer {
 	return &committer{store: s, publish: publish, redis: redis, log: &quiet.Logger{}, m: m, heads: make([]head, partitions),
 		policy: retry.Policy{Min: 10 * time.Millisecond, Max: time.Second}}
 }
@@ -98,6 +103,7 @@ type work struct {
 	got       []journal.Stored          // the last answer, until it is finished
 	failure   error                     // that came with it
 	keepers   map[place]*journal.Stored // by number: which of the answers with it stands for it; the others are repeats
+	fresh     []fresh                   // to be published
 }
 
 // try makes one call and finishes what is known to be stored after it; the rest stays in the
@@ -134,15 +140,16 @@ func (w *work) finish(ctx context.Context) error {
 			w.settle(&w.batch[i], s)
 		}
 	}
-	w.batch, w.got = rest, nil
+	w.c.stored(w.fresh)
+	w.batch, w.got, w.fresh = rest, nil, nil
 	return nil
 }
 
-// settle publishes an event that is stored and new, and counts one that is not.
+// settle takes an event that is stored and new to those that are published next, and counts one that is not.
 func (w *work) settle(e *journal.Entry, s *journal.Stored) {
 	switch {
 	case s.Raw != nil:
-		w.c.stored(e, s)
+		w.fresh = append(w.fresh, fresh{e, s})
 	case w.perhapsOurs(s) && w.keepers[place{s.Partition, s.Seq}] == s:
 		w.c.m.unpublished.Inc() // trimmed already: subscribers see the gap
 	default:
@@ -217,21 +224,28 @@ type place struct {
 	seq       uint64
 }
 
-// stored publishes an event and remembers its number.
-func (c *committer) stored(e *journal.Entry, s *journal.Stored) {
-	c.publish(&e.Event, s)
-	c.m.stored.Inc()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	h := &c.heads[s.Partition]
-	if s.Seq <= h.Seq {
+// stored publishes events and remembers their numbers, after that: nobody may hear of a number that is
+// still on its way.
+func (c *committer) stored(all []fresh) {
+	if len(all) == 0 {
 		return
 	}
-	feed := max(h.Feed, s.Prev.Feed)
-	if e.Deliverable {
-		feed = s.Seq
+	c.publish(all)
+	c.m.stored.Add(float64(len(all)))
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range all {
+		h, s := &c.heads[f.stored.Partition], f.stored
+		if s.Seq <= h.Seq {
+			continue
+		}
+		feed := max(h.Feed, s.Prev.Feed)
+		if f.entry.Deliverable {
+			feed = s.Seq
+		}
+		*h = head{journal.Head{Seq: s.Seq, Epoch: s.Epoch, Feed: feed}, now}
 	}
-	*h = head{journal.Head{Seq: s.Seq, Epoch: s.Epoch, Feed: feed}, time.Now()}
 }
 
 // ownHeads gives, by partition, the newest event of those that this worker stored and published

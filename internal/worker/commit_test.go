@@ -169,9 +169,11 @@ type bench struct {
 
 func newBench(l store) *bench {
 	b := &bench{}
-	b.committer = newCommitter(l, partitions, func(e *event.Event, s *journal.Stored) {
-		b.published = append(b.published, e.ID)
-		b.byPart[s.Partition] = append(b.byPart[s.Partition], s.Seq)
+	b.committer = newCommitter(l, partitions, func(all []fresh) {
+		for _, f := range all {
+			b.published = append(b.published, f.entry.Event.ID)
+			b.byPart[f.stored.Partition] = append(b.byPart[f.stored.Partition], f.stored.Seq)
+		}
 	}, quiet.NewDependency("redis", slog.New(slog.DiscardHandler)), newMetrics(nil))
 	b.policy = retry.Policy{Min: time.Microsecond, Max: 10 * time.Microsecond}
 	return b

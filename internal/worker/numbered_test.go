@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"eventspine/internal/event"
+	"eventspine/internal/fanout"
 	"eventspine/internal/ingest"
 	"eventspine/internal/journal"
 	"eventspine/internal/rdb"
@@ -289,7 +290,11 @@ func TestUnitsThatFollowEachOtherAreOneRun(t *testing.T) {
 func answers(t *testing.T, l *ledger, a *acker, at time.Time, units ...unit) []string {
 	t.Helper()
 	var out []string
-	a.publish = func(topic string, body []byte) { out = append(out, topic+" "+string(body)) }
+	a.publish = func(all ...fanout.Message) {
+		for _, m := range all {
+			out = append(out, m.Topic+" "+string(m.Body))
+		}
+	}
 	p, err := newProcessor(t, &people{}, "").Process(t.Context(), units)
 	if err != nil {
 		t.Fatal(err)
@@ -302,7 +307,7 @@ func answers(t *testing.T, l *ledger, a *acker, at time.Time, units ...unit) []s
 }
 
 func TestAnswersAreMerged(t *testing.T) {
-	a := newAcker(nil, newMetrics(nil))
+	a := newAcker(nil, 0, newMetrics(nil))
 	got := answers(t, &ledger{}, a, time.Time{}, unitOf(1, 7, 0, 1, 2, 0), unitOf(1, 7, 0, 3, 3, 0), unitOf(2, 7, 0, 1, 1, 0),
 		unitOf(1, 7, 0, 4, 5, ingest.Wait), unitOf(1, 7, 0, 9, 9, 0), unitOf(1, 7, 1, 6, 6, 0))
 	want := []string{
@@ -319,7 +324,7 @@ func TestAnswersAreMerged(t *testing.T) {
 // A sender that sends the same again and again is refused less and less often; its questions are
 // answered, and a step forward begins anew.
 func TestRefusalsAreBounded(t *testing.T) {
-	a, l, at := newAcker(nil, newMetrics(nil)), &ledger{}, time.UnixMilli(1000)
+	a, l, at := newAcker(nil, 0, newMetrics(nil)), &ledger{}, time.UnixMilli(1000)
 	refusals := 0
 	for round := range 500 {
 		for _, body := range answers(t, l, a, at, unitOf(1, 7, round, 5, 5, 0)) {

@@ -24,20 +24,31 @@ type outputs struct {
 	m       *metrics
 }
 
-// publish sends one stored event everywhere it goes.
-func (o *outputs) publish(e *event.Event, s *journal.Stored) {
-	topic := event.Topic(e.Type, e.UserID)
-	o.proxies.Publish(topic, s.Raw)
-	if o.pub != nil {
-		frame := append(append(make([]byte, 0, len(topic)+1+len(s.Raw)), topic...), ' ')
-		_ = o.pub.TrySend(zmq.Msg{append(frame, s.Raw...)}) // the socket counts what it drops
+// publish sends stored events everywhere they go.
+func (o *outputs) publish(all []fresh) {
+	messages := make([]fanout.Message, len(all))
+	for i, f := range all {
+		messages[i] = fanout.Message{Topic: event.Topic(f.entry.Event.Type, f.entry.Event.UserID), Body: f.stored.Raw}
 	}
-	if o.push != nil && o.push.TrySend(zmq.Msg{s.Raw}) != nil {
+	o.proxies.PublishAll(messages...)
+	now := o.clock()
+	for i, f := range all {
+		o.direct(messages[i])
+		taken := max(now-f.entry.Event.Timestamp, 0)
+		o.m.latency.Observe(float64(taken) / 1000)
+		o.statsd.Latency(time.Duration(taken) * time.Millisecond)
+	}
+}
+
+// direct sends one stored event to the optional outputs.
+func (o *outputs) direct(m fanout.Message) {
+	if o.pub != nil {
+		frame := append(append(make([]byte, 0, len(m.Topic)+1+len(m.Body)), m.Topic...), ' ')
+		_ = o.pub.TrySend(zmq.Msg{append(frame, m.Body...)}) // the socket counts what it drops
+	}
+	if o.push != nil && o.push.TrySend(zmq.Msg{m.Body}) != nil {
 		o.m.outputDropped.Inc()
 	}
-	taken := max(o.clock()-e.Timestamp, 0)
-	o.m.latency.Observe(float64(taken) / 1000)
-	o.statsd.Latency(time.Duration(taken) * time.Millisecond)
 }
 
 // mark tells the subscribers of a partition its newest number, so that a lost tail is noticed,

@@ -118,6 +118,7 @@ func (d *Deps) recv(ctx context.Context, idle time.Duration) (ingest.Batch, erro
 
 // work commits batch after batch until the intake is closed and empty.
 func (d *Deps) work(ctx context.Context) error {
+	defer d.acker.end()
 	for {
 		units, err := d.intake.take(ctx)
 		if errors.Is(err, io.EOF) {

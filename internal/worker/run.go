@@ -183,7 +183,7 @@ func (d *Deps) assemble(c *Config, set *rules.Set) {
 	d.processor.rules.Store(set)
 	d.committer = newCommitter(d.journal, c.Partitions, d.out.publish, d.redis, d.m)
 	d.committer.log = d.processor.log
-	d.acker = newAcker(d.out.proxies.Publish, d.m)
+	d.acker = newAcker(d.out.proxies.PublishAll, ackEvery, d.m)
 }
 
 // Run takes in, stores and publishes until ctx ends, finishes what is in hand and closes

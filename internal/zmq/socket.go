@@ -125,6 +125,25 @@ func (s *Socket) TrySend(m Msg) error {
 	return s.sendLocked(it)
 }
 
+// TrySendAll is TrySend of each, in order, and writes them together where nothing else is being written.
+// It stops at the first error and says how many were taken before it.
+func (s *Socket) TrySendAll(all []Msg) (taken int, err error) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.claims.welcome = len(all) <= directBatch
+	for _, m := range all {
+		it, err := s.check(m)
+		if err == nil {
+			err = s.sendLocked(it)
+		}
+		if err != nil {
+			return taken, err
+		}
+		taken++
+	}
+	return taken, nil
+}
+
 // TrySendExact sends m to those peers that subscribed to exactly this topic, which m has to begin
 // with, and to none that subscribed to a beginning of it only: a second form of a message, which who
 // takes everything has in its first form. It never waits. PUB and XPUB only.
