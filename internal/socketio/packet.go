@@ -1,8 +1,7 @@
 package socketio
 
 import (
-	"github.com/gorilla/websocket"
-
+	"eventspine/internal/socketio/engine"
 	"eventspine/internal/socketio/hub"
 	"eventspine/internal/socketio/wire"
 )
@@ -35,9 +34,6 @@ func encode(p *hub.Packet) hub.Message {
 	text = append(text, `",`...)
 	text = wire.AppendASCII(text, p.Payload)
 	text = append(text, ']')
-	m := hub.Message{Text: text, Event: true}
-	if frame, err := websocket.NewPreparedMessage(websocket.TextMessage, text); err == nil {
-		m.Frame = frame // without one the text is sent
-	}
-	return m
+	frame := engine.AppendFrame(make([]byte, 0, len(text)+10), text, false)
+	return hub.Message{Text: frame[len(frame)-len(text):], Wire: frame, Event: true}
 }

@@ -15,7 +15,9 @@ import (
 	"github.com/gorilla/websocket"
 
 	"eventspine/internal/fault"
+	"eventspine/internal/socketio/engine"
 	"eventspine/internal/socketio/hub"
+	"eventspine/internal/socketio/wire"
 )
 
 const (
@@ -57,7 +59,16 @@ func (t *wsTransport) Accept(w http.ResponseWriter, r *http.Request) (transport.
 	if err != nil {
 		return nil, fault.E("upgrade to websocket", fault.Invalid, err)
 	}
-	c.ws = ws
+	c.ws, c.net = ws, ws.UnderlyingConn()
+	ws.SetPingHandler(func(data string) error { // gorilla's own would write beside the writer
+		if !c.allow() {
+			c.violated(wire.BadRate)
+			return nil
+		}
+		pong := engine.Pong(data)
+		c.send(hub.Message{Text: pong[2:], Wire: pong})
+		return nil
+	})
 	c.flush, c.hangUp = c.startWriter, c.closeSocket
 	t.srv.admit(h, c.session)
 	return c, nil
@@ -75,7 +86,8 @@ func upgradeError(w http.ResponseWriter, _ *http.Request, status int, err error)
 // to write.
 type wsConn struct {
 	*session
-	ws *websocket.Conn
+	ws  *websocket.Conn
+	net net.Conn // its; for whole frames
 }
 
 // NextReader waits for the next packet.
@@ -147,12 +159,15 @@ func (c *wsConn) write() {
 }
 
 func (c *wsConn) writeOne(m hub.Message) error {
-	_ = c.ws.SetWriteDeadline(time.Now().Add(c.srv.opt.WriteTimeout))
+	deadline := time.Now().Add(c.srv.opt.WriteTimeout)
+	_ = c.ws.SetWriteDeadline(deadline)
 	if m.Event {
 		c.srv.metrics.delivered.Inc()
 	}
-	if frame, ok := m.Frame.(*websocket.PreparedMessage); ok {
-		return c.ws.WritePreparedMessage(frame)
+	if m.Wire == nil {
+		return c.ws.WriteMessage(websocket.TextMessage, m.Text)
 	}
-	return c.ws.WriteMessage(websocket.TextMessage, m.Text)
+	_ = c.net.SetWriteDeadline(deadline)
+	_, err := c.net.Write(m.Wire)
+	return err
 }

@@ -38,6 +38,9 @@ func AppendFrame(dst, payload []byte, isBinary bool) []byte {
 	return append(appendHeader(dst, kind, len(payload)), payload...)
 }
 
+// Pong is the frame that answers a ping of at most 125 bytes.
+func Pong(data string) []byte { return append(appendHeader(nil, framePong, len(data)), data...) }
+
 func appendHeader(dst []byte, kind byte, size int) []byte {
 	switch {
 	case size <= maxControl:
@@ -216,7 +219,7 @@ func (s *Session) read(ws *socket) {
 		if !s.kept(s.rated()) {
 			return nil
 		}
-		pong := append(appendHeader(nil, framePong, len(data)), data...)
+		pong := Pong(data)
 		s.Send(hub.Message{Text: pong[2:], Wire: pong})
 		return nil
 	})

@@ -5,7 +5,6 @@ import "sync"
 // Message is one packet of a protocol on its way out.
 type Message struct {
 	Text   []byte
-	Frame  any    // the same as the protocol's own frame, shared by all connections, or nil
 	Wire   []byte // a finished websocket frame whose end is Text, shared by all connections, or nil
 	Event  bool   // an event; otherwise an answer to the client
 	Binary bool   // Text is binary
