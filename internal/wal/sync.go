@@ -6,19 +6,11 @@ import (
 	"eventspine/internal/fault"
 )
 
-// Where records come faster than the disk syncs, an fsync serves more of them, and the processors have
-// fewer, when it waits a little for others; a sender that waits for each answer never waits for this.
-const (
-	gatherFor  = time.Millisecond
-	gatherMost = 8 // appends that do not wait for more
-)
-
 // sync makes what was written safe, all that was written during one fsync by the next one, until
 // the writer has ended.
 func (l *Log) sync() {
 	for range l.syncs {
 		for l.syncOnce() {
-			l.gather()
 		}
 		l.mu.Lock()
 		ended := l.written
@@ -64,31 +56,6 @@ func (l *Log) syncOnce() bool {
 		close(g.done)
 	}
 	return true
-}
-
-// gather waits for more of what came during the last fsync, if anything did.
-func (l *Log) gather() {
-	var enough <-chan time.Time
-	for {
-		l.mu.Lock()
-		n := 0
-		for _, g := range l.unsynced {
-			n += len(g.kept)
-		}
-		hurry := l.closing
-		l.mu.Unlock()
-		if n == 0 || n >= gatherMost || hurry {
-			return
-		}
-		if enough == nil {
-			enough = time.After(gatherFor)
-		}
-		select {
-		case <-enough:
-			return
-		case <-l.syncs:
-		}
-	}
 }
 
 // settle waits until all that was written is synced, or has failed.
