@@ -156,6 +156,28 @@ func TestAMessageGoesThroughEveryProxy(t *testing.T) {
 	}
 }
 
+// What no frame can hold is left out; the others of the batch go through, in order.
+func TestOneOfManyIsTooLarge(t *testing.T) {
+	xsub, xpub := proxy(t)
+	small := quick
+	small.MaxFrame = 1 << 10
+	p, err := NewPublisher(Options{Endpoints: []string{xsub}, ZMQ: small})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close(context.Background()) })
+	s := subscriber(t, SubscriberOptions{Endpoints: []string{xpub}, Topics: []string{"a."}})
+	awaitRoute(t, p, s, "a.up", 1)
+	large := bytes.Repeat([]byte("x"), 2<<10)
+	p.PublishAll(Message{"a.1", large}, Message{"a.2", []byte("{}")}, Message{"a.3", large}, Message{"a.4", []byte("[]")}, Message{"a.5", large})
+	p.Publish("a.6", []byte("{}"))
+	for _, want := range []string{"a.2|{}", "a.4|[]", "a.6|{}"} {
+		if got := recv(t, s); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 // One proxy is enough: the other one may be away.
 func TestOneProxyAway(t *testing.T) {
 	xsub, xpub := proxy(t)

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"eventspine/internal/fault"
 	"eventspine/internal/socketio/client"
 	"eventspine/internal/socketio/hub"
@@ -330,6 +332,55 @@ func (r *rig) rawWS(t *testing.T, token string) net.Conn {
 	return c
 }
 
+// A ping of the websocket itself is answered in its turn: the answer comes neither in the middle of an
+// event nor does it change how long that may take.
+func TestAPingIsAnswered(t *testing.T) {
+	r := start(t, nil)
+	c, _, err := websocket.DefaultDialer.Dial(strings.Replace(r.url, "http", "ws", 1)+"/socket.io/?EIO=3&transport=websocket&token=ana", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	r.connected(t, 1)
+	pongs, events := 0, 0
+	c.SetPongHandler(func(data string) error {
+		if pongs++; data != "hi" {
+			t.Errorf("the answer to a ping has %q", data)
+		}
+		return nil
+	})
+	payload := `"` + strings.Repeat("x", 1000) + `"`
+	const n = 20
+	for range n {
+		if err := c.WriteControl(websocket.PingMessage, []byte("hi"), time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		r.hub.ToUser("ana", "status", []byte(payload), hub.Position{})
+	}
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	until := func(packet string) {
+		t.Helper()
+		for {
+			_, b, err := c.ReadMessage()
+			if err != nil {
+				t.Fatalf("after %d answers and %d events: %v", pongs, events, err)
+			}
+			if string(b) == `42["status",`+payload+`]` {
+				events++
+			}
+			if string(b) == packet {
+				return
+			}
+		}
+	}
+	for pongs < n || events < n {
+		if err := c.WriteMessage(websocket.TextMessage, []byte("2")); err != nil { // the engine's own, which is seen
+			t.Fatal(err)
+		}
+		until("3")
+	}
+}
+
 func TestGuardStandsInFrontOfTheEngine(t *testing.T) {
 	r := start(t, nil)
 	good := r.dial(t, "bob")
@@ -340,6 +391,7 @@ func TestGuardStandsInFrontOfTheEngine(t *testing.T) {
 		"compressed":   wsFrame(0xc1, "\xca\xc9\x04"),
 		"50 MB":        "\x81\xff\x00\x00\x00\x00\x02\xfa\xf0\x80abcd",
 		"too fast":     strings.Repeat(wsFrame(0x81, "2"), 1000),
+		"pings":        strings.Repeat(wsFrame(0x89, "hi"), 1000),
 	} {
 		before := r.total(t, "eventspine_socketio_violations_total", "")
 		c := r.rawWS(t, "ana")

@@ -17,7 +17,6 @@ import (
 	"eventspine/internal/fault"
 	"eventspine/internal/socketio/engine"
 	"eventspine/internal/socketio/hub"
-	"eventspine/internal/socketio/wire"
 )
 
 const (
@@ -61,10 +60,6 @@ func (t *wsTransport) Accept(w http.ResponseWriter, r *http.Request) (transport.
 	}
 	c.ws, c.net = ws, ws.UnderlyingConn()
 	ws.SetPingHandler(func(data string) error { // gorilla's own would write beside the writer
-		if !c.allow() {
-			c.violated(wire.BadRate)
-			return nil
-		}
 		pong := engine.Pong(data)
 		c.send(hub.Message{Text: pong[2:], Wire: pong})
 		return nil

@@ -321,6 +321,57 @@ func TestAnswersAreMerged(t *testing.T) {
 	}
 }
 
+// An answer that nobody waits for goes with later ones: with the first that somebody waits for, or when
+// its time is up, or at the end.
+func TestAnswersWaitForEachOther(t *testing.T) {
+	l, m := &ledger{}, newMetrics(nil)
+	a := newAcker(nil, time.Hour, m)
+	if got := answers(t, l, a, time.Time{}, unitOf(1, 7, 0, 1, 2, 0), unitOf(2, 7, 0, 1, 1, 0)); got != nil {
+		t.Errorf("answered at once: %q", got)
+	}
+	got := answers(t, l, a, time.Time{}, unitOf(1, 7, 0, 3, 4, 0), unitOf(2, 7, 1, 2, 2, ingest.Wait))
+	want := []string{
+		`_ack.api-1 {"gen":7,"partition":1,"round":0,"last":4,"epoch":1,"nak":false}`,
+		`_ack.api-1 {"gen":7,"partition":2,"round":0,"last":1,"epoch":1,"nak":false}`,
+		`_ack.api-1 {"gen":7,"partition":2,"round":1,"last":2,"epoch":1,"nak":false,"first":2,"seqs":[101]}`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("with one that is waited for\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for name, urgent := range map[string]unit{"a gap": unitOf(1, 7, 0, 9, 9, 0), "a question": unitOf(1, 7, 0, 5, 4, 0)} {
+		if got := answers(t, l, a, time.Time{}, urgent); len(got) != 1 {
+			t.Errorf("%s is answered %q", name, got)
+		}
+	}
+	if got := answers(t, l, a, time.Time{}, unitOf(1, 7, 0, 5, 5, 0)); got != nil {
+		t.Errorf("answered at once: %q", got)
+	}
+	calls := make(chan []fanout.Message, 10)
+	a.publish = func(all ...fanout.Message) { calls <- all }
+	a.end()
+	if len(calls) != 1 || len(<-calls) != 1 {
+		t.Error("at the end it was not told what waited")
+	}
+	a.end()
+	a.every = time.Millisecond
+	for n := 6; n < 9; n++ {
+		p, err := newProcessor(t, &people{}, "").Process(t.Context(), []unit{unitOf(1, 7, 0, n, n, 0)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := newBench(l).Apply(within(t), p.runs); err != nil {
+			t.Fatal(err)
+		}
+		a.answer(p, time.Time{})
+		if all := <-calls; len(all) != 1 || !strings.Contains(string(all[0].Body), fmt.Sprintf(`"last":%d,`, n)) {
+			t.Errorf("when its time was up: %s", all)
+		}
+	}
+	if n := testutil.ToFloat64(m.acks); n != 9 || len(calls) != 0 {
+		t.Errorf("%v answers were counted, want 9; %d more calls", n, len(calls))
+	}
+}
+
 // A sender that sends the same again and again is refused less and less often; its questions are
 // answered, and a step forward begins anew.
 func TestRefusalsAreBounded(t *testing.T) {

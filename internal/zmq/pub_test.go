@@ -2,10 +2,13 @@ package zmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"testing"
 	"time"
+
+	"eventspine/internal/fault"
 )
 
 func subscribe(t testing.TB, s *Socket, topics ...string) {
@@ -46,6 +49,33 @@ func TestPubSub(t *testing.T) {
 	send(t, pub, "a2")
 	expect(t, sub, "ab1", "second frame")
 	expect(t, sub, "a2")
+}
+
+func TestTrySendAll(t *testing.T) {
+	pub, ep := bound(t, Pub, Options{})
+	sub := connected(t, Sub, Options{}, ep)
+	subscribe(t, sub, "a")
+	subscriptions(t, pub, 1)
+	var all []Msg
+	for i := range 100 { // more than it writes itself
+		all = append(all, msg("a"+strconv.Itoa(i), "x"), msg("b", "not wanted"))
+	}
+	if n, err := pub.TrySendAll(all); n != len(all) || err != nil {
+		t.Fatalf("%d taken, %v", n, err)
+	}
+	for i := range 100 {
+		expect(t, sub, "a"+strconv.Itoa(i), "x")
+	}
+	if n, err := pub.TrySendAll([]Msg{msg("a1"), {}, msg("a2")}); n != 1 || fault.KindOf(err) != fault.Invalid {
+		t.Errorf("with a bad one: %d taken, %v", n, err)
+	}
+	expect(t, sub, "a1")
+	if err := pub.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := pub.TrySendAll(all); n != 0 || !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %d taken, %v", n, err)
+	}
 }
 
 func TestSubscriptionsAreCounted(t *testing.T) {
