@@ -230,9 +230,15 @@ func (c *Client) session(ctx context.Context) error {
 }
 
 // follow keeps the copy up to date. ask starts to get a snapshot, which comes over got.
+//
+// The first snapshot is asked for before anything was heard, when it is not known yet that the subscription
+// is in effect. A server of ours says what was missed between the two; one that knows RFC 12 only does not, so it is
+// asked once more when it was heard.
 func (c *Client) follow(ctx context.Context, in <-chan zmq.Received, got <-chan snapshot, ask func()) error {
 	ask()
 	asked := true
+	heard, early := false, true // early: what was asked for last was before anything was heard
+	unsure := false             // what is in was
 	patience := time.NewTimer(silence * c.o.Heartbeat)
 	defer patience.Stop()
 	for {
@@ -243,9 +249,10 @@ func (c *Client) follow(ctx context.Context, in <-chan zmq.Received, got <-chan 
 				return r.Err
 			}
 			patience.Reset(silence * c.o.Heartbeat)
+			heard = true
 			changed = c.take(r.Msg)
 		case s := <-got:
-			asked = false
+			asked, unsure = false, early && s.epoch == ""
 			patience.Reset(silence * c.o.Heartbeat)
 			changed = c.restore(s)
 		case <-patience.C:
@@ -257,6 +264,10 @@ func (c *Client) follow(ctx context.Context, in <-chan zmq.Received, got <-chan 
 			return nil
 		}
 		c.mu.Lock()
+		if unsure && heard && !asked {
+			unsure = false
+			c.f.lose()
+		}
 		lost, values := !c.f.synced, map[string][]byte(nil)
 		if changed && c.o.Changed != nil {
 			values = c.values()
@@ -266,7 +277,7 @@ func (c *Client) follow(ctx context.Context, in <-chan zmq.Received, got <-chan 
 			c.o.Changed(values)
 		}
 		if lost && !asked {
-			asked = true
+			asked, early = true, !heard
 			ask()
 		}
 	}

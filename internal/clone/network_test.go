@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -319,6 +320,74 @@ func TestAGapOnTheWireLeadsToASnapshot(t *testing.T) {
 	c.has(t, "/lost/0", "18", "/lost/1", "19", "/came", "15")
 	if got := testutil.ToFloat64(c.m.snapshots); got < 2 {
 		t.Errorf("%v snapshots", got)
+	}
+}
+
+// A server that knows RFC 12 only cannot say what was published before our subscription was in effect:
+// it is asked once more when something of it was heard.
+func TestAPlainServerIsAskedAgainWhenItIsHeard(t *testing.T) {
+	router, pub, pull := zmq.New(zmq.Router, zmq.Options{}), zmq.New(zmq.Pub, zmq.Options{}), zmq.New(zmq.Pull, zmq.Options{})
+	var at Endpoints
+	for endpoint, s := range map[*string]*zmq.Socket{&at.Snapshot: router, &at.Updates: pub, &at.Changes: pull} {
+		defer func() { _ = s.Close(context.Background()) }()
+		bound, err := s.Bind(t.Context(), "tcp://127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		*endpoint = bound
+	}
+	var mu sync.Mutex
+	values := []message{{key: "/x", seq: 1, value: []byte("one")}}
+	asked := 0
+	stop := running(t, func(ctx context.Context) error {
+		for {
+			m, err := router.Recv(ctx)
+			if err != nil {
+				return nil
+			}
+			mu.Lock()
+			asked++
+			answer := append(slices.Clone(values), message{key: kthxbai, seq: uint64(len(values))})
+			mu.Unlock()
+			for _, v := range answer {
+				if err := router.Send(ctx, append(zmq.Msg{m[0]}, v.encode()...)); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	defer stop()
+	c, err := Dial(ClientOptions{Endpoints: at, Heartbeat: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer running(t, c.Run)()
+	if err := c.Wait(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	values = append(values, message{key: "/y", seq: 2, value: []byte("nobody heard it")})
+	mu.Unlock()
+	beats := make(chan struct{})
+	defer running(t, func(ctx context.Context) error {
+		for n := 0; ctx.Err() == nil; n++ {
+			if n == 20 {
+				close(beats)
+			}
+			beat := message{key: hugz}
+			if err := pub.TrySend(beat.encode()); err != nil {
+				return err
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		return nil
+	})()
+	c.has(t, "/x", "one", "/y", "nobody heard it")
+	<-beats
+	mu.Lock()
+	defer mu.Unlock()
+	if asked != 2 {
+		t.Errorf("it was asked %d times", asked)
 	}
 }
 
