@@ -343,7 +343,7 @@ func TestAPlainServerIsAskedAgainWhenItIsHeard(t *testing.T) {
 		for {
 			m, err := router.Recv(ctx)
 			if err != nil {
-				return nil
+				return router.Close(context.Background())
 			}
 			mu.Lock()
 			asked++
