@@ -23,7 +23,7 @@ const (
 // what is not answered, and have many batches under way.
 const ackEvery = 20 * time.Millisecond
 
-// acker answers numbered units. For one goroutine.
+// acker answers numbered units. Safe for concurrent use.
 type acker struct {
 	publish func(all ...fanout.Message)
 	m       *metrics
